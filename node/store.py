@@ -1,0 +1,353 @@
+"""What a guardian keeps: one SQLite file, through APSW.
+
+WAL with `synchronous=FULL` and an exclusive lock: what `transact` returned from survives a
+power cut, and a second process on the same folder is refused. APSW rather than the standard
+library's module, because its VFS lets a simulation put this very code on a disk that loses,
+tears and fills up.
+
+Everything here blocks and belongs on the store thread. The database's own exceptions end in
+this module: callers see `StoreFailed`, `StoreFull` and `Refused`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import apsw
+
+from node.ports import Fragment, StoreFailed, StoreFull
+from node.schema import APPLICATION, MIGRATIONS, ROWS, SCHEMA
+from protocol.contract import Change, DropFragments, Id, Place, PutEntry, PutRow, Seat, Table
+from protocol.errors import Refused
+
+T = TypeVar("T")
+
+PAGE_ROWS: Final = 512  # rows read at once in a scan: bounds memory, hides the cost of a query
+HASH_BYTES: Final = 32  # of one step of a Merkle path
+# Below this much free space deposits are refused, so that votes and releases still find room:
+# it holds some two thousand releases.
+ROOM_RESERVED_BYTES: Final = 64 * 1024 * 1024
+DEPOSITS: Final = (Table.DEAL, Table.VERSION, Table.LABEL)  # rows that only a deposit brings
+
+
+class SqliteStore:
+    """The production `Store`; the same object is its own `Transaction` and `Ledger`."""
+
+    def __init__(self, path: str, vfs: str = "", room: Callable[[], int] | None = None) -> None:
+        """Open or create the store at `path`, and hold it for this process alone.
+
+        `vfs` names a registered SQLite VFS; empty is the system's disk. `room` tells the
+        bytes free for deposits; by default the disk is asked, or nobody under another VFS.
+        Raises `Refused` when another process has it open, when a newer release wrote it, or
+        when the file is not a store of ours; `StoreFailed` when the disk fails.
+        """
+        self._path = path
+        self._vfs = vfs
+        self._room = room or (_disk_room(path) if not vfs else _endless)
+        self._tight: bool | None = None  # whether room is short; asked once a transaction
+        self._counts: dict[Table, int] = {}
+        with _mapped(path):
+            self._db = self._open(path)
+            try:
+                self._prepare()
+            except BaseException:
+                self._db.close(True)
+                raise
+
+    def _open(self, path: str) -> apsw.Connection:
+        if not self._vfs and not Path(path).exists():
+            Path(path).touch(mode=0o600)  # the -wal file takes its mode from this one
+        flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+        return apsw.Connection(path, flags=flags, vfs=self._vfs or None)
+
+    def _prepare(self) -> None:
+        # Exclusive first: a WAL that was never shared needs no shared memory beside it.
+        for pragma in (
+            "locking_mode=exclusive",
+            "journal_mode=wal",
+            "synchronous=full",
+            "temp_store=memory",
+            "trusted_schema=off",
+        ):
+            self._db.execute("PRAGMA " + pragma)
+        self._db.execute("BEGIN IMMEDIATE")  # takes the lock now, not at the first write
+        self._db.execute("COMMIT")
+        found = int(self._pragma("user_version"))
+        ours = self._pragma("application_id") == APPLICATION
+        empty = found == 0 and self._one("SELECT count(*) FROM sqlite_schema", ()) == 0
+        if not ours and not empty:
+            raise Refused(f"{self._path} is a database, but not a store of Holdfast")
+        if found > SCHEMA:
+            raise Refused(
+                f"this store has format {found} and this release knows up to {SCHEMA}",
+                hint="install the release that wrote it, or a later one",
+            )
+        if 0 < found < SCHEMA:
+            self._copy(f"{self._path}.format-{found}")
+        for number in range(found, SCHEMA):
+            self._migrate(number)
+
+    def _migrate(self, number: int) -> None:
+        self._db.execute(
+            f"BEGIN IMMEDIATE; {MIGRATIONS[number]}; PRAGMA application_id = {APPLICATION};"
+            f" PRAGMA user_version = {number + 1}; COMMIT"
+        )
+
+    # --- the ledger a core reads -------------------------------------------------------
+
+    def get(self, table: Table, key: bytes) -> bytes | None:
+        found: bytes | None = self._one(ROWS[table].get, (key,))
+        return found
+
+    def scan(self, table: Table, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Rows in the order of keys, read a page at a time, so that no statement stays open."""
+        end, start = _after(prefix), prefix
+        while True:
+            rows: list[tuple[bytes, bytes]] = (
+                self._all(ROWS[table].scan_all, (start, PAGE_ROWS))
+                if end is None
+                else self._all(ROWS[table].scan_below, (start, end, PAGE_ROWS))
+            )
+            yield from rows
+            if len(rows) < PAGE_ROWS:
+                return
+            start = rows[-1][0] + b"\x00"  # the smallest key after the last one
+
+    def count(self, table: Table) -> int:
+        """How many rows; counted once, kept up to date from then on."""
+        if table not in self._counts:
+            self._counts[table] = self._one(ROWS[table].count, ())
+        return self._counts[table]
+
+    def entry(self, place: Place) -> bytes | None:
+        raw: bytes | None = self._one(
+            "SELECT raw FROM entry WHERE seat = ? AND incarnation = ? AND seq = ?",
+            (place.seat, place.incarnation, place.seq),
+        )
+        return raw
+
+    def entries(self) -> Iterator[tuple[Place, bytes]]:
+        last = 0
+        while True:
+            rows = self._all(
+                "SELECT arrival, seat, incarnation, seq, raw FROM entry"
+                " WHERE arrival > ? ORDER BY arrival LIMIT ?",
+                (last, PAGE_ROWS),
+            )
+            for arrival, seat, incarnation, seq, raw in rows:
+                last = arrival
+                yield Place(seat, incarnation, seq), raw
+            if len(rows) < PAGE_ROWS:
+                return
+
+    # --- the transaction ---------------------------------------------------------------
+
+    @property
+    def ledger(self) -> SqliteStore:
+        return self
+
+    def transact(self, work: Callable[[SqliteStore], T]) -> T:
+        with self._transaction():
+            return work(self)
+
+    def apply(self, change: Change) -> None:
+        match change:
+            case PutEntry():
+                self._put_entry(change)
+            case PutRow():
+                self._put_row(change)
+            case DropFragments(version):
+                self._db.execute("DELETE FROM fragment WHERE version = ?", (version,))
+
+    def _put_entry(self, change: PutEntry) -> None:
+        at = change.place
+        try:
+            self._db.execute(
+                "INSERT INTO entry (seat, incarnation, seq, raw) VALUES (?, ?, ?, ?)",
+                (at.seat, at.incarnation, at.seq, change.raw),
+            )
+        except apsw.ConstraintError:
+            # Two entries at one place prove equivocation and are kept elsewhere: a core that
+            # writes the second here has a bug.
+            raise ValueError(
+                f"entry {at.seq} of seat {at.seat} in incarnation {at.incarnation} is taken"
+            ) from None
+
+    def _put_row(self, change: PutRow) -> None:
+        sql = ROWS[change.table]
+        if change.value is not None and change.table in DEPOSITS and self._is_tight():
+            raise StoreFull(
+                "the disk of this guardian is nearly full, and the rest is kept for votes",
+                hint="ask the guardian to make room, or deposit with the others first",
+            )
+        if change.table in self._counts:
+            held = self._one(sql.has, (change.key,)) is not None
+            self._counts[change.table] += (change.value is not None) - held
+        if change.value is None:
+            self._db.execute(sql.drop, (change.key,))
+        else:
+            self._db.execute(sql.put, (change.key, change.value))
+
+    def _is_tight(self) -> bool:
+        if self._tight is None:
+            self._tight = self._room() < ROOM_RESERVED_BYTES
+        return self._tight
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        counts, self._tight = dict(self._counts), None
+        with _mapped(self._path):
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                self._counts = counts
+                if self._db.in_transaction:  # a full disk may have rolled back by itself
+                    self._db.execute("ROLLBACK")
+                raise
+
+    # --- everything else ---------------------------------------------------------------
+
+    def read(self, work: Callable[[SqliteStore], T]) -> T:
+        with _mapped(self._path):
+            return work(self)
+
+    def heads(self) -> list[Place]:
+        with _mapped(self._path):
+            rows = self._all(
+                "SELECT seat, incarnation, max(seq) FROM entry"
+                " GROUP BY seat, incarnation ORDER BY seat, incarnation",
+                (),
+            )
+        return [Place(*row) for row in rows]
+
+    def stream_entries(
+        self, seat: Seat, incarnation: int, first: int, last: int, bytes_max: int
+    ) -> list[bytes]:
+        with _mapped(self._path):
+            rows = self._all(
+                "SELECT seq, raw FROM entry WHERE seat = ? AND incarnation = ?"
+                " AND seq BETWEEN ? AND ? ORDER BY seq LIMIT ?",
+                (seat, incarnation, first, last, PAGE_ROWS),
+            )
+        found: list[bytes] = []
+        size = 0
+        for expected, (seq, raw) in enumerate(rows, first):
+            size += len(raw)
+            if seq != expected or (found and size > bytes_max):
+                break
+            found.append(raw)
+        return found
+
+    def put_fragments(self, version: Id, items: Sequence[Fragment]) -> None:
+        if self._room() < ROOM_RESERVED_BYTES:
+            raise StoreFull("the disk of this guardian is nearly full")
+        with self._transaction():
+            self._db.executemany(
+                "INSERT OR REPLACE INTO fragment (version, idx, data, path) VALUES (?, ?, ?, ?)",
+                [(version, item.index, item.data, b"".join(item.path)) for item in items],
+            )
+
+    def fragments(self, version: Id, first: int, limit: int) -> list[Fragment]:
+        with _mapped(self._path):
+            rows = self._all(
+                "SELECT idx, data, path FROM fragment WHERE version = ? AND idx >= ?"
+                " ORDER BY idx LIMIT ?",
+                (version, first, limit),
+            )
+        return [Fragment(index, data, _steps(path)) for index, data, path in rows]
+
+    def fragment_count(self, version: Id) -> int:
+        with _mapped(self._path):
+            held: int = self._one("SELECT count(*) FROM fragment WHERE version = ?", (version,))
+        return held
+
+    def backup(self, path: str) -> None:
+        """Copy the store, as of now, to a new file. Raises `Refused` when one is there."""
+        if not self._vfs and Path(path).exists():
+            raise Refused(f"{path} exists already and is not overwritten")
+        with _mapped(path):
+            self._copy(path)
+
+    def _copy(self, path: str) -> None:
+        copy = self._open(path)
+        try:
+            with copy.backup("main", self._db, "main") as whole:
+                whole.step()
+        finally:
+            copy.close()
+
+    def damage(self) -> list[str]:
+        """Read every page; what is wrong with the file, a sentence each, or nothing."""
+        with _mapped(self._path):
+            found = [str(row[0]) for row in self._all("PRAGMA integrity_check(20)", ())]
+        return [] if found == ["ok"] else found
+
+    def checkpoint(self) -> None:
+        """Move the write-ahead log into the file, and empty it."""
+        with _mapped(self._path):
+            self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+
+    def close(self) -> None:
+        """Let go of the file. What was committed is safe even if the disk fails just now."""
+        try:
+            self._db.close()
+        except apsw.Error:
+            self._db.close(True)
+
+    def _one(self, sql: str, values: tuple[Any, ...]) -> Any:
+        row = self._db.execute(sql, values).fetchone()
+        return None if row is None else row[0]
+
+    def _all(self, sql: str, values: tuple[Any, ...]) -> list[Any]:
+        return self._db.execute(sql, values).fetchall()
+
+    def _pragma(self, name: str) -> Any:
+        return self._one("PRAGMA " + name, ())
+
+
+@contextmanager
+def _mapped(path: str) -> Iterator[None]:
+    """Turn the database's exceptions into ours."""
+    try:
+        yield
+    except apsw.FullError:
+        raise StoreFull(f"there is no room left on the disk that holds {path}") from None
+    except (apsw.BusyError, apsw.LockedError):
+        raise Refused(
+            f"{path} is in use: another process has opened this folder",
+            hint="only one node may run on a folder; stop the other one first",
+        ) from None
+    except apsw.NotADBError:
+        raise Refused(f"{path} is not a store of Holdfast, or its beginning is damaged") from None
+    except apsw.Error as error:
+        raise StoreFailed(f"the disk that holds {path} failed: {error}") from error
+
+
+def _after(prefix: bytes) -> bytes | None:
+    """The smallest key above every key with this prefix; None when there is no such key."""
+    stem = prefix.rstrip(b"\xff")
+    return stem[:-1] + bytes((stem[-1] + 1,)) if stem else None
+
+
+def _steps(path: bytes) -> tuple[bytes, ...]:
+    return tuple(path[at : at + HASH_BYTES] for at in range(0, len(path), HASH_BYTES))
+
+
+def _endless() -> int:
+    return ROOM_RESERVED_BYTES
+
+
+def _disk_room(path: str) -> Callable[[], int]:
+    folder = Path(path).absolute().parent
+
+    def room() -> int:
+        free = os.statvfs(folder)
+        return free.f_bavail * free.f_frsize
+
+    return room

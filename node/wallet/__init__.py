@@ -1,0 +1,1 @@
+"""A member's wallet: its encrypted folder, its calls to guardians, and the work it does."""

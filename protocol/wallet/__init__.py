@@ -1,0 +1,1 @@
+"""What a member's wallet decides: joining, backing up, recovering. Pure, as all of `protocol`."""

@@ -1,0 +1,1 @@
+"""Worlds made from one seed in which the code of `node` and `protocol` runs unchanged."""

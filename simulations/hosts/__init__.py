@@ -1,0 +1,1 @@
+"""What a core runs in: bare (here), or inside the node (in `simulations.world`)."""
