@@ -8,6 +8,7 @@ side and written to the log.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -67,7 +68,7 @@ class Link:
         self.key = key
         self.seat = seat
         self.out = out
-        self.transfers: dict[bytes, Transfer] = {}  # by version
+        self.transfers: deque[Transfer] = deque()  # fragments belong to the first
         self.credit = Credit(CREDIT_STATEMENTS, CREDIT_BYTES)
         self.bucket = Bucket(WALLET_RATE, WALLET_BURST) if seat is None else None
         self.reading = trio.CancelScope()
@@ -151,10 +152,8 @@ class Links:
         transfer = Transfer(wanted, self._store, self._workers)
         if link is None:
             self._driver.put_first(transfer.failed("the connection to the wallet is gone"))
-        elif wanted.count < 1 or wanted.version in link.transfers:
-            self._driver.put_first(transfer.failed("these fragments are on their way already"))
         else:
-            link.transfers[wanted.version] = transfer
+            link.transfers.append(transfer)
 
     def forget_transfers(self) -> None:
         """The core that asked for them is no more."""
@@ -238,7 +237,7 @@ class Links:
             link.end("this guardian's node has a fault")
         del self._links[link.id]
         self._changes.unpark_all()
-        for transfer in link.transfers.values():
+        for transfer in link.transfers:
             self._driver.put_first(transfer.failed("the connection broke before all of it came"))
         self._driver.put(LinkDown(link.id))
 
@@ -316,12 +315,12 @@ class Links:
                 raise error  # verified before it was relayed, so this is the neighbour's fault
 
     async def _take_fragment(self, link: Link, fields: Mapping[str, Any]) -> None:
-        version = fields.get("version")
-        transfer = link.transfers.get(version) if type(version) is bytes else None
-        if transfer is None:
-            return  # the rest of a transfer that failed is still on its way
+        if not link.transfers:
+            return  # the rest of a transfer that failed was on its way already
+        transfer = link.transfers[0]
         done = await transfer.take(fields)
-        if done is not None and link.transfers.pop(transfer.wanted.version, None) is not None:
+        if done is not None and link.transfers and link.transfers[0] is transfer:
+            link.transfers.popleft()
             self._driver.put_first(done)
 
 

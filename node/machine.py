@@ -133,6 +133,8 @@ class Node:
             self._dialer.set(())
             await self._links.close("this guardian's node is going down")
             await self._driver.drained()
+            for ticket in list(self._answers):
+                self.act(Answer(ticket, refusal=NotYet("this guardian's node is going down")))
             nursery.cancel_scope.cancel()
         await self._workers.store(self._store.checkpoint)
         await self._workers.store(self._store.close)
@@ -145,6 +147,8 @@ class Node:
 
     async def ask(self, verb: str, **args: Any) -> Any:
         """Put a person's command to the core; its answer. Raises the refusal it gives."""
+        if self._stopping.is_set():
+            raise NotYet("this guardian's node is going down")
         if len(self._answers) >= ASKS_MAX:
             raise NotYet(
                 f"{ASKS_MAX} commands wait for an answer already", hint="try again in a moment"

@@ -224,7 +224,7 @@ class Outbox:
         held = await self._workers.store(
             lambda: self._store.fragments(version, first, FRAGMENTS_READ)
         )
-        about = {"request": delivery.request, "version": version, "count": delivery.count}
+        about = {"request": delivery.request, "count": delivery.count}
         for item in held:
             fields = {"index": item.index, "data": item.data, "path": list(item.path)}
             self._frames.append(pack(["fragment", about | fields]))

@@ -30,24 +30,33 @@ PAGE_ROWS: Final = 512  # rows read at once in a scan: bounds memory, hides the 
 HASH_BYTES: Final = 32  # of one step of a Merkle path
 # Below this much free space deposits are refused, so that votes and releases still find room:
 # it holds some two thousand releases.
-ROOM_RESERVED_BYTES: Final = 64 * 1024 * 1024
+RESERVE_BYTES: Final = 64 * 1024 * 1024
 DEPOSITS: Final = (Table.DEAL, Table.VERSION, Table.LABEL)  # rows that only a deposit brings
 
 
 class SqliteStore:
     """The production `Store`; the same object is its own `Transaction` and `Ledger`."""
 
-    def __init__(self, path: str, vfs: str = "", room: Callable[[], int] | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        vfs: str = "",
+        *,
+        reserve_bytes: int = RESERVE_BYTES,
+        bytes_max: int = 0,
+    ) -> None:
         """Open or create the store at `path`, and hold it for this process alone.
 
-        `vfs` names a registered SQLite VFS; empty is the system's disk. `room` tells the
-        bytes free for deposits; by default the disk is asked, or nobody under another VFS.
-        Raises `Refused` when another process has it open, when a newer release wrote it, or
-        when the file is not a store of ours; `StoreFailed` when the disk fails.
+        `vfs` names a registered SQLite VFS; empty is the system's disk. Deposits are refused
+        while less than `reserve_bytes` of the system's disk are free, or when the file has
+        grown to `bytes_max`, if that is not 0. Raises `Refused` when another process has it
+        open, when a newer release wrote it, or when the file is not a store of ours;
+        `StoreFailed` when the disk fails.
         """
         self._path = path
         self._vfs = vfs
-        self._room = room or (_disk_room(path) if not vfs else _endless)
+        self._reserve_bytes = reserve_bytes
+        self._bytes_max = bytes_max
         self._tight: bool | None = None  # whether room is short; asked once a transaction
         self._counts: dict[Table, int] = {}
         with _mapped(path):
@@ -179,11 +188,8 @@ class SqliteStore:
 
     def _put_row(self, change: PutRow) -> None:
         sql = ROWS[change.table]
-        if change.value is not None and change.table in DEPOSITS and self._is_tight():
-            raise StoreFull(
-                "the disk of this guardian is nearly full, and the rest is kept for votes",
-                hint="ask the guardian to make room, or deposit with the others first",
-            )
+        if change.value is not None and change.table in DEPOSITS:
+            self._check_room()
         if change.table in self._counts:
             held = self._one(sql.has, (change.key,)) is not None
             self._counts[change.table] += (change.value is not None) - held
@@ -192,10 +198,24 @@ class SqliteStore:
         else:
             self._db.execute(sql.put, (change.key, change.value))
 
-    def _is_tight(self) -> bool:
+    def _check_room(self) -> None:
         if self._tight is None:
-            self._tight = self._room() < ROOM_RESERVED_BYTES
-        return self._tight
+            self._tight = self._is_grown() or self._is_disk_short()
+        if self._tight:
+            raise StoreFull(
+                "the disk of this guardian is nearly full, and the rest is kept for votes",
+                hint="ask the guardian to make room, or deposit with the others first",
+            )
+
+    def _is_grown(self) -> bool:
+        size = int(self._pragma("page_count")) * int(self._pragma("page_size"))
+        return 0 < self._bytes_max <= size
+
+    def _is_disk_short(self) -> bool:
+        if self._vfs:
+            return False
+        free = os.statvfs(Path(self._path).absolute().parent)
+        return free.f_bavail * free.f_frsize < self._reserve_bytes
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -245,9 +265,8 @@ class SqliteStore:
         return found
 
     def put_fragments(self, version: Id, items: Sequence[Fragment]) -> None:
-        if self._room() < ROOM_RESERVED_BYTES:
-            raise StoreFull("the disk of this guardian is nearly full")
         with self._transaction():
+            self._check_room()
             self._db.executemany(
                 "INSERT OR REPLACE INTO fragment (version, idx, data, path) VALUES (?, ?, ?, ?)",
                 [(version, item.index, item.data, b"".join(item.path)) for item in items],
@@ -337,17 +356,3 @@ def _after(prefix: bytes) -> bytes | None:
 
 def _steps(path: bytes) -> tuple[bytes, ...]:
     return tuple(path[at : at + HASH_BYTES] for at in range(0, len(path), HASH_BYTES))
-
-
-def _endless() -> int:
-    return ROOM_RESERVED_BYTES
-
-
-def _disk_room(path: str) -> Callable[[], int]:
-    folder = Path(path).absolute().parent
-
-    def room() -> int:
-        free = os.statvfs(folder)
-        return free.f_bavail * free.f_frsize
-
-    return room

@@ -20,7 +20,7 @@ FRAGMENT_FIELDS: Final = ("index", "data", "path")
 
 
 class Transfer:
-    """One `Receive` on its way."""
+    """One `Receive` on its way. A link has one at a time: its fragments name none."""
 
     def __init__(self, wanted: Receive, store: Store, workers: Workers) -> None:
         self.wanted = wanted

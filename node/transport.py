@@ -21,6 +21,8 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import os
+import socket
 import ssl
 from collections import Counter
 from collections.abc import Iterator
@@ -68,8 +70,9 @@ class Tls:
     """Fill the Transport port with sockets.
 
     `key` is the transport key; a wallet has none and can only dial. `trusted` are pairs of
-    transport key and certificate signature of the guardians let in, `listen` is `host:port` (an empty host means
-    every address of the machine, port 0 any free one), or empty for nodes that only dial out.
+    transport key and certificate signature of the guardians let in. `listen` is `host:port`
+    (an empty host means every address of the machine, port 0 any free one), or empty for
+    nodes that only dial out.
     """
 
     def __init__(
@@ -341,11 +344,14 @@ def _turned_away(address: str) -> Unreachable:
 
 def _because(error: Exception) -> str:
     """A few words of the system's, without its numbers and addresses."""
-    if isinstance(error, OSError):
-        causes = [error, *_below(error)]
-        words = next((each.strerror for each in causes if each.strerror), None)
-        return words.lower() if words else "the network does not get there"
-    return "that is no possible name of a machine"
+    if not isinstance(error, OSError):
+        return "that is no possible name of a machine"
+    for each in (error, *_below(error)):
+        if isinstance(each, socket.gaierror):
+            return "nobody knows a machine of that name"
+        if each.errno:
+            return os.strerror(each.errno).lower()
+    return "the network does not get there"
 
 
 def _below(error: OSError) -> list[OSError]:
@@ -363,9 +369,11 @@ def _origin(tcp: trio.SocketStream) -> str:
     except OSError:  # gone already
         return ""
     address = ipaddress.ip_address(host.partition("%")[0])
-    if address.version == 6 and address.ipv4_mapped is None:
-        return str(ipaddress.ip_network((address, 64), strict=False))
-    return str(address)
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((address, 64), strict=False))
 
 
 def _shown(name: tuple[Any, ...]) -> str:

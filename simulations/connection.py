@@ -248,7 +248,10 @@ class SimStream(trio.abc.Stream):
 
     async def _wait_for_room(self) -> None:
         self._check()
-        while self._out.unread >= WINDOW_BYTES:
+        full = WINDOW_BYTES
+        while self._out.unread >= full:
+            # Not at the first byte of room: ever smaller pieces would follow each other.
+            full = WINDOW_BYTES // 2
             await self._out.has_room.park()
             self._check()
 

@@ -40,7 +40,7 @@ _KINDS: Final[dict[str, type[HoldfastError]]] = {
 }
 
 
-class Silent(HoldfastError):
+class Silent(Unreachable):
     """A guardian was reached and did not answer in time. Try again later."""
 
 

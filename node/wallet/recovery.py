@@ -18,6 +18,7 @@ from node.wallet.session import Wallet
 from protocol import cases, sealing
 from protocol.contract import Verified
 from protocol.errors import FaultyPiece, HoldfastError, Malformed, NotEnough, NotYet, WrongSecret
+from protocol.keys import SealingKey, SigningKey
 from protocol.wallet import recovering
 from protocol.wallet.recovering import Candidate, Caught, Device, Gathering, Recovered, Recovery
 
@@ -35,7 +36,7 @@ async def begin(wallet: Wallet, full_name: str) -> ClaimRecord:
     """Make a claim and write it down with its keys; nothing has been sent yet."""
     signing = wallet.ports.entropy.draw(SEED_BYTES)
     opening = wallet.ports.entropy.draw(SEED_BYTES)
-    device = Device(recovering.SigningKey(signing), recovering.SealingKey(opening))
+    device = Device(SigningKey(signing), SealingKey(opening))
     now = wallet.now()
     claim = recovering.make_claim(
         wallet.codec, wallet.roster, device, full_name, now=now, draws=wallet.draws()
@@ -66,8 +67,7 @@ def restore(wallet: Wallet, record: ClaimRecord) -> Recovery:
 
 async def announce(wallet: Wallet, record: ClaimRecord) -> dict[int, HoldfastError]:
     """Send the claim to every guardian that can be reached, and return who could not be."""
-    failed = await wallet.guardians().each(_claiming(record))
-    return failed
+    return await wallet.guardians().each(_claiming(record))
 
 
 def _claiming(record: ClaimRecord) -> Callable[[int, Link], Any]:
@@ -173,7 +173,14 @@ class Watch:
         self._shown[seat] = shown
         name = self.wallet.roster.named(seat)
         self.wallet.tell(
-            {"event": "case", "guardian": name, "state": state, "locked": locked, **numbers}
+            {
+                "event": "case",
+                "guardian": name,
+                "state": state,
+                "locked": locked,
+                "now": self.wallet.now(),
+                **numbers,
+            }
         )
 
     def _hear_release(self, raw: bytes) -> bool:

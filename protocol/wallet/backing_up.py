@@ -40,8 +40,8 @@ class Backup:
     to its sealed piece; `receipts` maps a seat to its receipt for this version, and `dealt`
     lists the seats that have acknowledged this deal under any version. `before` is how many
     held the version before this one, 0 for the first. `foreign` marks a deal that another
-    device made: it was recovered or moved here and is to be dealt anew. The payload, the segments of the
-    ciphertext and the chunks of the card are large and lie beside this.
+    device made: it was recovered or moved here and is to be dealt anew. The payload, the
+    segments of the ciphertext and the chunks of the card are large and lie beside this.
     """
 
     title: str

@@ -86,7 +86,7 @@ def test_unknown_key_names_the_nearest(tmp_path: Path) -> None:
         ('advertise = "host:0"', "nobody can call"),
         ('admission = "all"', '"invite" or "admitted"'),
         ('languages = ["English"]', "language code"),
-        (f'languages = {["en"] * 9}', "9 languages"),
+        (f"languages = {['en'] * 9}", "9 languages"),
         (f'name = "{"ä" * 33}"', "66 bytes, and at most 64"),
         ('name = "two\\nlines"', "one line"),
         ('name = "\\u202Eanna"', "one line"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from typing import Any
 
@@ -52,7 +53,7 @@ class Scripted(trio.abc.ReceiveStream):
 
 def split(raw: bytes, cuts: list[int]) -> list[bytes]:
     places = sorted({cut % (len(raw) + 1) for cut in cuts} | {0, len(raw)})
-    pieces = [raw[start:end] for start, end in zip(places, places[1:], strict=False)]
+    pieces = [raw[start:end] for start, end in itertools.pairwise(places)]
     return [piece for piece in pieces if piece]
 
 

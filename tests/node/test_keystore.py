@@ -142,7 +142,7 @@ def test_damaged_transport_key(home: Path, raw: bytes) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.data())
+@given(data=st.data())
 def test_damaged_keystore(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Any damage to a keystore is noticed."""
     path = tmp_path_factory.mktemp("d") / "keystore"
@@ -186,9 +186,7 @@ def test_wrong_amount_of_randomness(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fails", ["fsync", "replace"])
-def test_crash_while_writing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
-) -> None:
+def test_crash_while_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
     """A write that fails half way leaves the old file, and nothing else."""
     path = tmp_path / "f"
     write_durably(path, b"old")
@@ -196,7 +194,7 @@ def test_crash_while_writing(
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(*((os, "fsync") if fails == "fsync" else (Path, "replace")), fail)
+    monkeypatch.setattr(os if fails == "fsync" else Path, fails, fail)
     with pytest.raises(Refused, match="No space left"):
         write_durably(path, b"new")
     assert path.read_bytes() == b"old"
