@@ -386,12 +386,8 @@ class Casework:
         out: list[Effect],
     ) -> None:
         assert case.claim is not None and case.facts is not None
-        if self.seat not in deal.body["holders"]:
-            return
-        try:
-            piece = self.custody.piece(row)
-            vault.check_share(deal, self.seat, piece.share)
-        except (FaultyPiece, WrongSecret):
+        piece = self.own_piece(deal, row)
+        if piece is None:
             out.append(Notify("damaged", case.id))
             return
         versions = [(version.raw, held.whole) for version, held in self.custody.versions(deal.id)]
@@ -412,6 +408,15 @@ class Casework:
         self._keep(case, replace(case.facts, released=at.now), out)
         out.append(Notify("released", case.id))
         self.fold(at, entry, out)
+
+    def own_piece(self, deal: Verified, row: DealRow) -> vault.Piece | None:
+        """Our piece of a deal, if it is still what the owner signed; rot is never served."""
+        try:
+            piece = self.custody.piece(row)
+            vault.check_piece(deal, self.seat, piece)
+        except (FaultyPiece, WrongSecret):
+            return None
+        return piece
 
     # --- ends -------------------------------------------------------------------------
 

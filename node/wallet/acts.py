@@ -124,7 +124,7 @@ class Acts:
         vault_id = await backup.begin(wallet, wish)
         if options.output:
             asking.write_secret(options.output, secret)
-        return self._stands(wallet, vault_id, await backup.deposit(wallet, vault_id))
+        return self.stands(wallet, vault_id, await backup.deposit(wallet, vault_id))
 
     def _title(self, wallet: Wallet, wanted: str) -> str:
         taken = [each.title for each in wallet.folder.state.backups.values()]
@@ -138,7 +138,7 @@ class Acts:
             title = f"{wanted} {number}"
         return title
 
-    def _stands(self, wallet: Wallet, vault_id: bytes, standing: Standing) -> int:
+    def stands(self, wallet: Wallet, vault_id: bytes, standing: Standing) -> int:
         """Say who holds a piece; the exit code says whether that is enough."""
         name = wallet.roster.named
         self.emit(
@@ -162,7 +162,7 @@ class Acts:
                 ):
                     continue
                 await self.deal_anew(wallet, vault_id)
-            code = max(code, self._stands(wallet, vault_id, await backup.deposit(wallet, vault_id)))
+            code = max(code, self.stands(wallet, vault_id, await backup.deposit(wallet, vault_id)))
         return code
 
     async def deal_anew(
@@ -339,8 +339,8 @@ class Acts:
             known = wallet.backup(vault_id).spellings
             if self.options.action == "list":
                 for spelling in known:
-                    terminal.emit({"spelling": spelling} if self.options.json else spelling, True
-                                  if self.options.json else False)  # fmt: skip
+                    shown = {"spelling": spelling} if self.options.json else spelling
+                    terminal.emit(shown, self.options.json)
                 return terminal.DONE
             if wallet.backup(vault_id).foreign:
                 raise Refused(
@@ -352,7 +352,7 @@ class Acts:
             if backup.has_passphrase(wallet, vault_id):
                 passphrase = asking.ask_passphrase(self.options)
             await backup.rename(wallet, vault_id, changed, passphrase)
-            return self._stands(wallet, vault_id, await backup.deposit(wallet, vault_id))
+            return self.stands(wallet, vault_id, await backup.deposit(wallet, vault_id))
         finally:
             wallet.folder.close()
 
@@ -383,7 +383,7 @@ class Acts:
                 return await self._send(wallet)
             line = ownership.expect_move(wallet)
             if self.options.output:
-                Path(self.options.output).write_text(line + "\n")
+                await trio.Path(self.options.output).write_text(line + "\n")
             terminal.emit({"event": "move", "line": line} if self.options.json else line,
                           self.options.json)  # fmt: skip
             self.screen.say("Give this line to your old device: holdfast wallet move --to LINE")
@@ -425,7 +425,7 @@ class Acts:
         try:
             membership = wallet.folder.state.membership
             roster = wallet.roster
-            assert membership is not None  # noqa: S101  # `roster` has just said so
+            assert membership is not None  # `roster` has just said so
             output = self.options.output
             if not output:
                 terminal.emit(leaflet.text(roster, membership.invite), False)

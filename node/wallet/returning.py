@@ -71,7 +71,8 @@ class Returning:
                 return await self.go_on(record)
         done = [claim for claim in self._wallet.folder.state.claims if claim.vault]
         if done:
-            await self._finish(done[-1])
+            self._give_again(done[-1])
+            await self._tell_owner(done[-1])
         return terminal.DONE
 
     async def go_on(self, record: ClaimRecord) -> int:
@@ -90,11 +91,11 @@ class Returning:
         recovered = await recovery.open_secret(self._wallet, heard, opening)
         self._keep(record, recovered, opening)
         self._give(record, recovered.payload)
-        await self._finish(record)
+        await self._tell_owner(record)
         if self._acts.confirm("Deal it anew, so that the pieces belong to this device?"):
             await self._acts.deal_anew(self._wallet, record.vault, passphrase)
             standing = await backup.deposit(self._wallet, record.vault)
-            self._acts._stands(self._wallet, record.vault, standing)
+            self._acts.stands(self._wallet, record.vault, standing)
         else:
             self._screen.say("Later: holdfast wallet resume --yes deals it anew for this device.")
         return terminal.DONE
@@ -206,26 +207,25 @@ class Returning:
         else:
             self._screen.say("Write it to a file: holdfast wallet resume --output FILE")
 
-    async def _finish(self, record: ClaimRecord) -> None:
-        """Tell the guardians who owns the vault now; and give the secret out again if asked."""
+    def _give_again(self, record: ClaimRecord) -> None:
+        """Give out once more, when asked for it, what was recovered earlier."""
+        standing = self._wallet.folder.state.backups.get(record.vault)
+        if standing is None or not (self._options.output or self._options.print):
+            return
+        asking.check_output(self._options)
+        raw = self._wallet.folder.part(backup.payload_part(self._wallet, standing))
+        self._give(record, vault.read_payload(raw))
+
+    async def _tell_owner(self, record: ClaimRecord) -> None:
+        """Tell the guardians who owns the vault now."""
         wallet = self._wallet
-        standing = wallet.folder.state.backups.get(record.vault)
-        wants = self._options.output or self._options.print
-        if wants and standing is not None and not _exists(self._options.output):
-            raw = wallet.folder.part(backup.payload_part(wallet, standing))
-            self._give(record, vault.read_payload(raw))
-        if len(record.told) < len(wallet.roster.guardians):
-            failed = await recovery.succeed(wallet, record)
-            for seat, error in sorted(failed.items()):
-                backup.tell_failure(wallet, seat, error)
-            names = [wallet.roster.named(seat) for seat in record.told]
-            self._acts.emit(event="succession", guardians=names)
-
-
-def _exists(path: str | None) -> bool:
-    from pathlib import Path
-
-    return path is not None and Path(path).exists()
+        if len(record.told) == len(wallet.roster.guardians):
+            return
+        failed = await recovery.succeed(wallet, record)
+        for seat, error in sorted(failed.items()):
+            backup.tell_failure(wallet, seat, error)
+        names = [wallet.roster.named(seat) for seat in record.told]
+        self._acts.emit(event="succession", guardians=names)
 
 
 def _print(payload: Payload) -> None:

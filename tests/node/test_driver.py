@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import pytest
 import trio
 
-
 from node.driver import BATCH_MAX, Driver
 from node.ports import StoreFailed, StoreFull
 from node.store import SqliteStore
