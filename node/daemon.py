@@ -16,12 +16,12 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final, TextIO, TypeAlias
 
 import structlog
 import trio
@@ -51,6 +51,8 @@ INTRODUCTION_BYTES_MAX: Final = 8 * 1024  # one line; the longest has some two t
 # verification wait for seconds.
 SWITCH_S: Final = 0.0001
 
+OpenCore: TypeAlias = Callable[[Ledger, Verified, Keys | None, Settings], Core]
+
 log = structlog.get_logger("node.daemon")
 
 
@@ -71,11 +73,12 @@ class Guardian:
     home: Path
     config: GuardianConfig
     me: Verified
+    open_core: OpenCore
     keys: Keys | None = None
 
     def make_core(self, ledger: Ledger) -> Core:
         settings = Settings(admission=self.config.admission, vaults_max=self.config.vaults_max)
-        return open_core(ledger, self.me, self.keys, settings)
+        return self.open_core(ledger, self.me, self.keys, settings)
 
     def unlock(self, passphrase: bytes) -> None:
         """Take the keys out of the keystore: 0.06 s, not for the loop. Raises as that does."""
@@ -91,9 +94,19 @@ class Guardian:
 class Daemon:
     """One guardian's node with its desk."""
 
-    def __init__(self, home: Path, config: GuardianConfig, *, human: Human | None = None) -> None:
-        """Open the folder, locked. Raises `Refused` with a sentence when it cannot be."""
-        self._guardian = Guardian(home, config, _read_introduction(home))
+    def __init__(
+        self,
+        home: Path,
+        config: GuardianConfig,
+        *,
+        human: Human | None = None,
+        open_core: OpenCore = open_core,
+    ) -> None:
+        """Open the folder, locked. Raises `Refused` with a sentence when it cannot be.
+
+        `open_core` builds the core: a world that tries out liars has its own.
+        """
+        self._guardian = Guardian(home, config, _read_introduction(home), open_core)
         self._workers = ThreadWorkers()
         self._transport = Tls(transport_key(home), listen=config.listen)
         self._node = Node(

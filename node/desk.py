@@ -30,6 +30,7 @@ from protocol.errors import HoldfastError, Malformed, Refused
 SOCKET: Final = "desk.sock"
 PATH_BYTES_MAX: Final = 100  # of a Unix socket's path: Linux has room for 107, macOS for 103
 VISITS_MAX: Final = 32  # at a time: several terminals and a script
+BACKLOG: Final = 128  # commands that wait for one of those places
 REQUEST_S: Final = 10.0  # to send a request once connected
 BUG: Final = "bug"  # the kind of an answer that says: this should not have happened
 
@@ -61,7 +62,7 @@ class Desk:
         self._home = home
         self._handler = handler
         self._owner = home.stat().st_uid
-        self._visits = trio.CapacityLimiter(VISITS_MAX)
+        self._visits = trio.Semaphore(VISITS_MAX)
 
     async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Answer until cancelled. A socket left by a node that died is replaced.
@@ -72,8 +73,8 @@ class Desk:
             async with trio.open_nursery() as nursery:
                 task_status.started()
                 while True:
+                    await self._visits.acquire()  # before accepting, so that nobody is half in
                     caller, _ = await listening.accept()
-                    await self._visits.acquire_on_behalf_of(caller)
                     nursery.start_soon(self._visit, trio.SocketStream(caller))
 
     async def _visit(self, stream: trio.SocketStream) -> None:
@@ -84,7 +85,7 @@ class Desk:
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError, Malformed):
             pass  # the command was interrupted, or is no command of ours
         finally:
-            self._visits.release_on_behalf_of(stream.socket)
+            self._visits.release()
 
     def _is_owner(self, caller: trio.socket.SocketType) -> bool:
         if not hasattr(socket, "SO_PEERCRED"):
@@ -171,7 +172,7 @@ def _listening(home: Path) -> Iterator[trio.socket.SocketType]:
             with plain:
                 plain.bind(reached)
         path.chmod(0o600)  # before anyone can connect, which takes `listen`
-        listening.listen(VISITS_MAX)
+        listening.listen(BACKLOG)
         try:
             yield listening
         finally:

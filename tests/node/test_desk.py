@@ -30,20 +30,21 @@ async def answer(verb: str, args: dict[str, Any]) -> Any:
 
 
 @asynccontextmanager
-async def open_desk(home: Path) -> AsyncIterator[trio.Nursery]:
+async def open_desk(home: Path) -> AsyncIterator[None]:
     async with trio.open_nursery() as nursery:
         await nursery.start(Desk(home, answer).serve)
-        yield nursery
+        yield
         nursery.cancel_scope.cancel()
 
 
 async def test_answers(tmp_path: Path) -> None:
     """A command gets its answer back as it was given, several at once."""
-    async with open_desk(tmp_path) as nursery:
+    async with open_desk(tmp_path):
         args = {"text": "ä", "bytes": b"\xff", "list": [1, None, True]}
         assert await ask(tmp_path, "echo", args) == args
-        for _ in range(50):
-            nursery.start_soon(ask, tmp_path, "echo", {})
+        async with trio.open_nursery() as nursery:
+            for _ in range(50):
+                nursery.start_soon(ask, tmp_path, "echo", {})
         assert await ask(tmp_path, "nothing", {}) is None
 
 

@@ -23,7 +23,7 @@ from protocol import cases, vault
 from protocol.casework import Casework
 from protocol.contract import Moment, PutRow, Stretch, Table
 from protocol.custody import Settings
-from protocol.errors import Refused, WrongSecret
+from protocol.errors import Locked, WrongSecret
 from protocol.federation import Endpoint, draft, introduce, invite, sign_roster
 from protocol.federation import Roster, Signed
 from protocol.founding import FEDERATION_KEY, ROSTER_KEY
@@ -31,6 +31,9 @@ from protocol.guardian import Keys, open_core
 from protocol.keys import SealingKey, SigningKey
 from protocol.sealing import Cost
 from protocol.verbs import codes
+
+Capture = pytest.CaptureFixture[str]
+Clock = trio.testing.MockClock  # a test has to ask for it itself, or it really sleeps
 
 NAMES = ("ada", "ben", "cleo", "dev", "eve")
 THRESHOLD = 3
@@ -211,9 +214,7 @@ def found(folder: Path) -> tuple[Roster, bytes, list[tuple[SigningKey, SealingKe
 
 
 @pytest.fixture
-async def federation(
-    tmp_path: Path, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
-) -> AsyncIterator[Federation]:
+async def federation(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Federation]:
     roster, signed, keys = found(tmp_path)
     exchange, nodes = Exchange(), []
     for number, (signing, sealing, transport) in enumerate(keys):
@@ -261,7 +262,7 @@ async def federation(
     nursery.cancel_scope.cancel()
 
 
-def events(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+def events(capsys: Capture) -> list[dict[str, Any]]:
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
@@ -269,7 +270,7 @@ def of(kind: str, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [event for event in found if event["event"] == kind]
 
 
-async def test_a_key_goes_round(federation: Federation, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_key_goes_round(federation: Federation, capsys: Capture) -> None:
     """Join, back up, lose the phone, and get the same bytes back on another device."""
     secret = b"0123456789abcdef0123456789abcdef\n"
     assert await federation.back_up(secret) == 0
@@ -287,3 +288,232 @@ async def test_a_key_goes_round(federation: Federation, capsys: pytest.CaptureFi
     assert of("recovered", told)[0]["form"] == "hex"
     assert of("succession", told)[0]["guardians"] == list(NAMES)
     assert of("standing", told)[-1]["held"] == list(NAMES)
+
+
+async def test_a_false_piece_is_named_and_a_dead_guardian_does_not_matter(
+    federation: Federation,
+    capsys: Capture,
+    autojump_clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One guardian lies and one is dead: the key comes back, and the liar is named."""
+    await federation.back_up(b"my will\n")
+    await federation.join("new")
+    honest = vault.release_plain
+
+    def release_plain(piece: vault.Piece, *more: Any) -> bytes:
+        if piece.share == shares[4]:
+            piece = replace(piece, share=bytes([1]) + bytes(31))
+        return honest(piece, *more)
+
+    shares = {}
+    original = Casework._release
+
+    def release(self: Casework, at: Moment, *more: Any) -> None:
+        if self.seat == 4:
+            shares[4] = self.custody.piece(more[3]).share
+        original(self, at, *more)
+
+    shares[4] = b""
+    monkeypatch.setattr(Casework, "_release", release)
+    monkeypatch.setattr(vault, "release_plain", release_plain)
+    federation.exchange.down["ben:2"] = True
+
+    assert await federation.recover(seats=(0, 2, 3)) == 0
+
+    told = events(capsys)
+    assert (federation.folder / "back").read_bytes() == b"my will\n"
+    assert [event["guardian"] for event in of("caught", told)] == ["eve"]
+    assert of("standing", told)[-1]["missing"] == ["ben"]
+
+
+async def test_a_large_file_comes_back_from_fragments(
+    federation: Federation, capsys: Capture, autojump_clock: Clock
+) -> None:
+    """Half a megabyte travels as fragments, with a verification card beside it."""
+    secret = os.urandom(500_000)
+    card = ("--card-line-file", federation.file("line", "We met in Lisbon\n"))
+    picture = ("--card-picture", federation.file("face.png", os.urandom(200_000)))
+    assert await federation.back_up(secret, *card, *picture) == 0
+    await federation.join("new")
+
+    assert await federation.recover() == 0
+
+    assert (federation.folder / "back").read_bytes() == secret
+    assert of("recovered", events(capsys))[0]["form"] == "file"
+
+
+async def test_a_slip_in_the_name_is_found(
+    federation: Federation, capsys: Capture, autojump_clock: Clock
+) -> None:
+    """The wallet tries spellings near the one typed, and says how many it tried."""
+    await federation.back_up(b"secret")
+    await federation.join("new")
+
+    assert await federation.recover("--name-file", federation.file("typo", "Rosa Kellr")) == 0
+
+    assert (federation.folder / "back").read_bytes() == b"secret"
+    assert of("guess", events(capsys))
+
+
+async def test_a_wrong_passphrase_loses_nothing(
+    federation: Federation, capsys: Capture, autojump_clock: Clock
+) -> None:
+    """With another passphrase the pieces are kept, and no guardian is needed to try again."""
+    right = federation.file("right", "correct horse")
+    await federation.back_up(b"secret", "--passphrase-file", right)
+    await federation.join("new")
+    wrong = federation.file("wrong", "incorrect horse")
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await federation.recover("--passphrase-file", wrong)
+    assert caught.group_contains(WrongSecret, match="passphrase")
+    for name in NAMES:
+        federation.exchange.down[f"{name}:{NAMES.index(name) + 1}"] = True
+
+    again = federation.act(
+        "resume",
+        "--passphrase-file",
+        right,
+        "--output",
+        str(federation.folder / "back"),
+        home="new",
+    )
+    await again.resume()
+
+    assert (federation.folder / "back").read_bytes() == b"secret"
+
+
+async def test_closing_half_way_and_resuming(
+    federation: Federation, capsys: Capture, autojump_clock: Clock
+) -> None:
+    """The claim is made, the window closed, guardians vote, and another process goes on."""
+    await federation.back_up(b"secret")
+    await federation.join("new")
+    code = str(federation.folder / "code")
+    name = federation.file("name", "Rosa Keller")
+    begun = federation.act(
+        "recover", "--no-wait", "--name-file", name, "--code-file", code, home="new"
+    )
+    assert await recover(begun) == 0
+    shown = of("code", events(capsys))[0]["code"]
+    assert len(shown) == cases.CODE_DIGITS
+    await federation.vote([0, 1, 2])
+    await trio.sleep(5)
+    # Releases are gossiped: one guardian is enough.
+    for seat in (0, 1, 2, 3):
+        federation.exchange.down[f"{NAMES[seat]}:{seat + 1}"] = True
+
+    resumed = federation.act("resume", "--output", str(federation.folder / "back"), home="new")
+    await resumed.resume()
+
+    assert (federation.folder / "back").read_bytes() == b"secret"
+
+
+async def test_a_missing_guardian_gets_its_piece_later(
+    federation: Federation, capsys: Capture, autojump_clock: Clock
+) -> None:
+    """A backup is safe with four of five, says who is missing, and `resume` completes it."""
+    federation.exchange.down["ada:1"] = True
+    assert await federation.back_up(b"secret") == 0
+    assert of("standing", events(capsys))[0]["sentence"] == (
+        "4 of 5 hold a piece; any 3 give your key back; ada has not answered, "
+        "run `holdfast wallet resume`"
+    )
+    federation.exchange.down.clear()
+
+    assert await federation.act("resume").resume() == 0
+
+    assert of("standing", events(capsys))[0]["missing"] == []
+
+
+async def test_names_are_added_and_taken_away(
+    federation: Federation, capsys: Capture, autojump_clock: Clock
+) -> None:
+    """A backup opens under a spelling that was added, and the list shows it."""
+    await federation.back_up(b"secret")
+    maiden = federation.file("maiden", "Rosa Lindqvist")
+
+    assert await federation.act("name", "add", "--name-file", maiden).name() == 0
+    events(capsys)
+    assert await federation.act("name", "list").name() == 0
+
+    assert [each["spelling"] for each in events(capsys)] == ["rosa keller", "rosa lindqvist"]
+    await federation.join("new")
+    await federation.recover("--name-file", federation.file("other", "Rosa Keller"))
+    assert (federation.folder / "back").read_bytes() == b"secret"
+
+
+async def test_an_owner_sees_a_claim_and_objects(
+    federation: Federation, capsys: Capture, autojump_clock: Clock
+) -> None:
+    """A claim on one's own vault shows in `status`, and a veto contests it."""
+    await federation.back_up(b"secret", "--waiting-days", "1")
+    await federation.join("thief")
+    code = str(federation.folder / "code")
+    name = federation.file("name", "Rosa Keller")
+    await recover(
+        federation.act(
+            "recover", "--no-wait", "--name-file", name, "--code-file", code, home="thief"
+        )
+    )
+    await federation.vote([0, 1, 2])
+    events(capsys)
+
+    await federation.act("status").status()
+    (claim,) = events(capsys)[0]["backups"][0]["claims"]
+    assert (claim["state"], claim["approvals"], claim["quorum"]) == ("waiting", 3, 3)
+
+    await federation.act("veto").veto()
+    assert of("veto", events(capsys))[0]["guardians"] == list(NAMES)
+    await federation.act("status").status()
+    (claim,) = events(capsys)[0]["backups"][0]["claims"]
+    assert claim["state"] == "contested"
+
+
+async def test_moving_to_a_new_phone(
+    federation: Federation, capsys: Capture, autojump_clock: Clock
+) -> None:
+    """The old phone packs and hands over, the new one deals anew, the old one owns nothing."""
+    await federation.back_up(b"secret")
+    await federation.join("new")
+    line, packed = str(federation.folder / "line"), str(federation.folder / "packed")
+    await federation.act("move", "--new", "--output", line, home="new").move()
+    assert await federation.act("move", "--to-file", line, "--output", packed).move() == 0
+    events(capsys)
+
+    assert await federation.act("move", "--take", packed, home="new").move() == 0
+
+    assert of("standing", events(capsys))[0]["held"] == list(NAMES)
+    await federation.act("status").status()
+    unanswered = events(capsys)[0]["backups"][0]["unanswered"]
+    assert all("newer device" in why for why in unanswered.values())
+    assert len(unanswered) == len(NAMES)
+
+
+async def test_leaving_ends_in_erasure_receipts(
+    federation: Federation, capsys: Capture, autojump_clock: Clock
+) -> None:
+    """After seven days every guardian has erased the vault and signed for it."""
+    await federation.back_up(b"secret")
+    assert await federation.act("leave").leave() == 0
+    await trio.sleep(8 * 24 * 3600)
+    events(capsys)
+
+    await federation.act("status").status()
+
+    assert events(capsys)[0]["backups"][0]["erased"] == list(NAMES)
+    await federation.act("status").status()
+    assert events(capsys)[0]["backups"] == []
+
+
+async def test_a_second_process_is_refused(
+    federation: Federation, capsys: Capture, autojump_clock: Clock
+) -> None:
+    """Two windows on one wallet: the second one says so and changes nothing."""
+    await federation.join("phone")
+    held = federation.act("status").open()
+
+    with pytest.raises(Locked, match="another window"):
+        federation.act("status").open()
+
+    held.folder.close()
