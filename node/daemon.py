@@ -29,7 +29,7 @@ import trio
 from node.clock import SystemClock, SystemEntropy
 from node.config import GuardianConfig
 from node.desk import Desk
-from node.keystore import open_keystore, transport_key
+from node.keystore import open_keystore, transport_key, write_durably
 from node.machine import Node
 from node.ports import Clock, Human
 from node.store import SqliteStore
@@ -38,8 +38,9 @@ from node.workers import ThreadWorkers
 from protocol.contract import Core, Id, Ledger, Notify, Stretch, Verified
 from protocol.custody import Settings
 from protocol.errors import Malformed, Refused
-from protocol.federation import read_introduction
+from protocol.federation import introduce, introduction_text, read_introduction
 from protocol.guardian import Keys, open_core
+from protocol.keys import SigningKey
 from protocol.limits import SECOND
 from protocol.verbs import codes
 
@@ -89,6 +90,21 @@ class Guardian:
                 hint="put back the file introduction that was made with this keystore",
             )
         self.keys = Keys(opened.identity, tuple(reversed(opened.sealing)))  # newest first
+        self._move_address(opened.identity)
+
+    def _move_address(self, identity: SigningKey) -> None:
+        """Introduce ourselves anew when the configuration names another address.
+
+        The core sees the difference and tells the federation in an `address` statement.
+        """
+        body = self.me.body
+        if body["address"] == self.config.advertise:
+            return
+        fields = {key: body[key] for key in body if key not in ("type", "by", "created")}
+        fields["address"] = self.config.advertise
+        self.me = introduce(identity, **fields, now=SystemClock().now())
+        line = introduction_text(self.me) + "\n"
+        write_durably(self.home / INTRODUCTION, line.encode())
 
 
 class Daemon:

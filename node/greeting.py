@@ -83,7 +83,10 @@ def read_hello(value: Any, ours: Hello) -> Hello:
             f"this node speaks version {PROTOCOL} of the protocol and the other side does not: "
             "whoever runs the older release should install the newer one"
         )
-    if fields.get("federation") != ours.federation:
+    theirs = fields.get("federation")
+    # A guardian that was off when the last one signed learns from the others that all have.
+    founding = role == "guardian" and NOWHERE in (theirs, ours.federation)
+    if theirs != ours.federation and not founding:
         raise Malformed(
             "this guardian serves another federation"
             if ours.federation != NOWHERE

@@ -31,7 +31,6 @@ HASH_BYTES: Final = 32  # of one step of a Merkle path
 # Below this much free space deposits are refused, so that votes and releases still find room:
 # it holds some two thousand releases.
 RESERVE_BYTES: Final = 64 * 1024 * 1024
-DEPOSITS: Final = (Table.DEAL, Table.VERSION, Table.LABEL)  # rows that only a deposit brings
 
 
 class SqliteStore:
@@ -47,11 +46,11 @@ class SqliteStore:
     ) -> None:
         """Open or create the store at `path`, and hold it for this process alone.
 
-        `vfs` names a registered SQLite VFS; empty is the system's disk. Deposits are refused
-        while less than `reserve_bytes` of the system's disk are free, or when the file has
-        grown to `bytes_max`, if that is not 0. Raises `Refused` when another process has it
-        open, when a newer release wrote it, or when the file is not a store of ours;
-        `StoreFailed` when the disk fails.
+        `vfs` names a registered SQLite VFS; empty is the system's disk. There is no room for
+        deposits while less than `reserve_bytes` of the system's disk are free, or when the
+        file has grown to `bytes_max`, if that is not 0; what is kept so serves votes.
+        Raises `Refused` when another process has it open, when a newer release wrote it, or
+        when the file is not a store of ours; `StoreFailed` when the disk fails.
         """
         self._path = path
         self._vfs = vfs
@@ -188,8 +187,6 @@ class SqliteStore:
 
     def _put_row(self, change: PutRow) -> None:
         sql = ROWS[change.table]
-        if change.value is not None and change.table in DEPOSITS:
-            self._check_room()
         if change.table in self._counts:
             held = self._one(sql.has, (change.key,)) is not None
             self._counts[change.table] += (change.value is not None) - held
@@ -198,10 +195,13 @@ class SqliteStore:
         else:
             self._db.execute(sql.put, (change.key, change.value))
 
-    def _check_room(self) -> None:
+    def has_room(self) -> bool:
         if self._tight is None:
             self._tight = self._is_grown() or self._is_disk_short()
-        if self._tight:
+        return not self._tight
+
+    def _check_room(self) -> None:
+        if not self.has_room():
             raise StoreFull(
                 "the disk of this guardian is nearly full, and the rest is kept for votes",
                 hint="ask the guardian to make room, or deposit with the others first",

@@ -29,7 +29,7 @@ from protocol.contract import (
     Verified,
 )
 from protocol.encoding import decode, encode, hash256
-from protocol.errors import FaultyPiece, HoldfastError, Locked, Refused, WrongSecret
+from protocol.errors import FaultyPiece, HoldfastError, Locked, NotYet, Refused, WrongSecret
 from protocol.federation import Roster
 from protocol.keys import SealingKey
 from protocol.limits import DAY, HOUR
@@ -221,6 +221,11 @@ class Custody:
         self, deal_raw: bytes, version_raw: bytes, box: bytes, whole: bytes
     ) -> Deposit:
         """Check a deposit wholly; raises what the wallet is to be told. Changes nothing."""
+        if not self._ledger.has_room():
+            raise NotYet(
+                "the disk of this guardian is nearly full, and the rest is kept for votes",
+                hint="ask the guardian to make room, or go on with the others",
+            )
         deal = self._codec.verify(deal_raw, "deal")
         version = self._codec.verify(version_raw, "version")
         known = self.deal(deal.body["vault"], deal.id)

@@ -88,6 +88,7 @@ class Gossip:
         self.proven: dict[Seat, Verified] = {}  # misbehaviour, by the seat accused
         self.suspects: dict[Seat, tuple[bytes, bytes]] = {}  # forks not yet written down
         self.neighbours: dict[LinkId, Neighbour] = {}
+        self._comparing: dict[int, bool] = {}  # digests that are to be sent after news
 
     # --- own log ----------------------------------------------------------------------
 
@@ -289,17 +290,22 @@ class Gossip:
         out.extend(Send(link, Message("ping", fields)) for link in links)
 
     def _news(self, at: Moment, out: list[Effect]) -> None:
-        out.extend(
-            SetTimer(f"digest:{turn}", at.now + delay) for turn, delay in enumerate(DIGEST_AFTER)
-        )
+        """Compare digests soon, unless that is to happen anyway: steady news must not put
+        it off for ever."""
+        for turn, delay in enumerate(DIGEST_AFTER):
+            if turn not in self._comparing:
+                self._comparing[turn] = True
+                out.append(SetTimer(f"digest:{turn}", at.now + delay))
 
-    def timer(self, at: Moment, name: str, out: list[Effect]) -> None:
+    def timer(self, at: Moment, name: str, about: str, out: list[Effect]) -> None:
         if name == "ping":
             for neighbour in self.neighbours.values():
                 neighbour.compares = 0
             self._ping(at, list(self.neighbours), out)
             out.append(SetTimer("ping", at.now + PING_EVERY))
-        elif self.neighbours:
+            return
+        self._comparing.pop(int(about), None)
+        if self.neighbours:
             links = sorted(self.neighbours)
             link = links[int.from_bytes(at.seed[:4], "big") % len(links)]
             out.append(Send(link, Message("digest", {"digest": self.digest()})))

@@ -199,7 +199,7 @@ class GuardianCore:
     def _timer(self, at: Moment, timer: str, out: list[Effect]) -> None:
         kind, _, about = timer.partition(":")
         if kind in ("ping", "digest"):
-            self.gossip.timer(at, kind, out)
+            self.gossip.timer(at, kind, about, out)
             if kind == "ping":
                 self.casework.breathe(at, out)
         elif kind == TIMER:

@@ -60,6 +60,9 @@ class Pending:
             count += (value is not None) - held
         return count
 
+    def has_room(self) -> bool:
+        return self._below.has_room()
+
     def entry(self, place: Place) -> bytes | None:
         changes = (effect.change for effect in self.out if type(effect) is Persist)
         for change in changes:

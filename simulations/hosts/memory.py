@@ -14,6 +14,7 @@ class MemoryLedger:
         self._rows: dict[Table, dict[bytes, bytes]] = {table: {} for table in Table}
         self._entries: dict[Place, bytes] = {}
         self.dropped: list[bytes] = []
+        self.full = False
 
     def get(self, table: Table, key: bytes) -> bytes | None:
         return self._rows[table].get(key)
@@ -25,6 +26,9 @@ class MemoryLedger:
 
     def count(self, table: Table) -> int:
         return len(self._rows[table])
+
+    def has_room(self) -> bool:
+        return not self.full
 
     def entry(self, place: Place) -> bytes | None:
         return self._entries.get(place)

@@ -15,6 +15,7 @@ from node.ports import StoreFailed, StoreFull
 from node.store import SqliteStore
 from protocol.contract import (
     Answer,
+    Change,
     Changed,
     Command,
     Effect,
@@ -389,10 +390,19 @@ async def test_disk_that_is_dead(bench: Bench, autojump_clock: Any) -> None:
     assert Answer(1) not in bench.world.seen
 
 
+class FullStore(SqliteStore):
+    """A store on a disk with no room for a deal."""
+
+    def apply(self, change: Change) -> None:
+        if isinstance(change, PutRow) and change.table is Table.DEAL:
+            raise StoreFull("there is no room left")
+        super().apply(change)
+
+
 async def test_full_disk_gives_up_one_event(tmp_path: Path, autojump_clock: Any) -> None:
     """With a full disk a deposit is given up, and the votes beside it are written."""
     bench = Bench(tmp_path)
-    bench.driver._store = SqliteStore(str(tmp_path / "full.db"), reserve_bytes=2**62)
+    bench.driver._store = FullStore(str(tmp_path / "full.db"))
     async with bench.running():
         bench.tell(1, entry(1), Answer(1))
         deposit = bench.tell(2, Persist(PutRow(Table.DEAL, b"d", b"x")), Answer(2))

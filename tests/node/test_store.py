@@ -155,25 +155,23 @@ def test_fragments(path: str) -> None:
     assert store.fragments(VERSION, 0, 9) == []
 
 
-def test_full_disk_refuses_deposits_only(path: str) -> None:
-    """With little room left deposits are refused, and votes are still written."""
+def test_full_disk_keeps_room_for_votes(path: str) -> None:
+    """With little room left there is none for deposits, and votes are still written."""
     store = SqliteStore(path, reserve_bytes=2**62)
 
+    assert not store.transact(lambda transaction: transaction.ledger.has_room())
     with pytest.raises(StoreFull, match="nearly full"):
-        put(store, PutRow(Table.DEAL, b"deal", b"x"))
-    with pytest.raises(StoreFull):
         store.put_fragments(VERSION, [Fragment(0, b"", ())])
     put(store, entry(1, 1), PutRow(Table.CASE, b"case", b"x"), PutRow(Table.DEAL, b"deal", None))
 
     assert store.heads() == [Place(1, 0, 1)]
 
 
-def test_grown_store_refuses_deposits(path: str) -> None:
+def test_grown_store_has_no_room(path: str) -> None:
     """A store that has reached the size its guardian set takes no more deposits."""
     store = SqliteStore(path, bytes_max=4096)
 
-    with pytest.raises(StoreFull):
-        put(store, PutRow(Table.VERSION, b"version", b"x"))
+    assert not store.transact(lambda transaction: transaction.ledger.has_room())
 
 
 def test_newer_store_refused(path: str) -> None:
