@@ -261,7 +261,7 @@ class Demo:
             "--yes",
         )
         held = [one for one in said if one.get("event") == "standing"]
-        count = len(held[-1]["holding"]) if held else 0
+        count = len(held[-1]["held"]) if held else 0
         self.tell(
             f"2 {MEMBER} backs up her key       {count} of {self.report.guardians} hold a piece"
         )
@@ -320,21 +320,22 @@ class Demo:
 
     async def _vote(self, code_file: str) -> None:
         """One guardian after another opens the claim and approves, until enough have."""
-        done, needed = 0, self.report.threshold
-        order = self._order()
-        for guardian in order:
+        *first, last = self._order()
+        for guardian in first:
             await self._open(guardian, code_file)
             if guardian is self._victim:
                 await self._kill(guardian)
-                continue
-            await self._approve(guardian, code_file)
-            done += 1
-            word = f"approved: {done} of {needed}, released" if done == needed else "approved"
-            self.tell(f"    {guardian.name:<6} {word}")
-        for guardian in self.guardians:
-            if guardian.lies and guardian not in order:
-                await self._open(guardian, code_file)
+            else:
                 await self._approve(guardian, code_file)
+                self.tell(f"    {guardian.name:<6} approved")
+        liars = [guardian for guardian in self.guardians if guardian.lies]
+        async with trio.open_nursery() as nursery:
+            for guardian in [last, *liars]:
+                await self._open(guardian, code_file)
+            for guardian in [last, *liars]:
+                nursery.start_soon(self._approve, guardian, code_file)
+        needed = self.report.threshold
+        self.tell(f"    {last.name:<6} approved: {needed} of {needed}, released")
 
     def _order(self) -> list[Guardian]:
         """Honest guardians first, so that the story reaches its turn before the liar speaks."""

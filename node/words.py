@@ -91,7 +91,7 @@ def _checked(text: str) -> tuple[list[str], bytes]:
                 return words, entropy
         if unknown < fewest_unknown:
             best, fewest_unknown = listed, unknown
-    assert best is not None  # noqa: S101  # there is at least the English list
+    assert best is not None  # there is at least the English list
     raise _not_a_phrase(words, best)
 
 

@@ -22,7 +22,7 @@ from protocol.contract import Id, Seat, Verified
 from protocol.encoding import decode, encode
 from protocol.limits import DAY
 from protocol.policy import Policy, override_needed, policy_of
-from protocol.statements import place_of
+from protocol.statements import NOTHING, place_of
 
 REVISIONS_MAX: Final = 8  # changes of mind on one claim; more is noise
 CLAIM_LIFE_MAX: Final = 180 * DAY  # longer than any waiting period and any holiday
@@ -58,6 +58,7 @@ class Facts:
 
     `served` is the part of the waiting period that is over, `since` when the clock was last
     started; `contested` when a veto first stood; `final` is set when an override completed.
+    All of these are about `vault`, the one most votes are for.
     """
 
     opened: int
@@ -70,6 +71,7 @@ class Facts:
     approved: int = 0
     released: int = 0
     closed: str = ""
+    vault: bytes = b""
 
     def to_bytes(self) -> bytes:
         return encode({name: getattr(self, name) for name in self.__dataclass_fields__})
@@ -164,11 +166,11 @@ class Docket:
         self.case(succession.body["claim"]).successions[succession.id] = succession
 
     def on_vault(self, vault: Id) -> list[Case]:
-        """Open cases with a vote on a vault."""
+        """Open cases with a vote on a vault, be it one that was changed since."""
         return [
             case
             for _, case in sorted(self.cases.items())
-            if case.is_open and any(vote.body["vault"] == vault for vote in case.latest().values())
+            if case.is_open and vault in vaults_voted(case)
         ]
 
     def standing(self, case: Case, deal: Verified, excluded: Iterable[Seat], now: int) -> Standing:
@@ -214,6 +216,10 @@ class Docket:
 
 def advance(facts: Facts, standing: Standing, now: int) -> Facts:
     """Move a case's clock to `now`, given how its votes stand. Pure; idempotent at one `now`."""
+    if standing.approvals and facts.vault != standing.vault:
+        # Guardians took one vault for another: its owner gets the whole time to object.
+        fresh = Facts(opened=facts.opened, code=facts.code, approved=facts.approved)
+        facts = replace(fresh, released=facts.released, vault=standing.vault)
     facts = _contest(facts, standing, now)
     runs = standing.has_quorum and (not standing.vetoed or facts.final)
     if runs and not facts.since:
@@ -262,6 +268,17 @@ def deals_voted(case: Case) -> list[tuple[Id, Id]]:
             key = (vote.body["vault"], vote.body["deal"])
             counts[key] = counts.get(key, 0) + 1
     return sorted(counts, key=lambda key: (-counts[key], key))
+
+
+def vaults_voted(case: Case) -> list[Id]:
+    """The vaults that any vote under a claim was ever about."""
+    found = {
+        vote.body["vault"]: True
+        for votes in case.votes.values()
+        for vote in votes.values()
+        if vote.body["vault"] != NOTHING
+    }
+    return sorted(found)
 
 
 def next_revision(case: Case, seat: Seat) -> int:

@@ -32,13 +32,13 @@ from protocol.encoding import hash256
 from protocol.errors import FaultyPiece, HoldfastError, NotYet, Refused, WrongSecret
 from protocol.gossip import PING_EVERY, SKEW_MAX, Gossip
 from protocol.keys import SealingKey
-from protocol.limits import FULL_NAME_BYTES_MAX, MINUTE
+from protocol.limits import FULL_NAME_BYTES_MAX, MINUTE, SEATS_MAX
 from protocol.policy import OVERRIDE_FALLS_AFTER, policy_of
 from protocol.sealing import seal, unlock
 from protocol.statements import CARRIED, NOTHING, Codec, place_of
 
 ALIVE: Final = b"alive"  # when this node was last known to run
-CARRIED_KEY: Final = b"carried/"  # members' statements that some log carries
+CARRIED_KEY: Final = b"carried/"  # members' statements that count here, and whose log has them
 DOWNTIME_DOUBTED: Final = 2 * PING_EVERY  # a shorter gap is no downtime
 
 
@@ -72,7 +72,7 @@ class Casework:
         if not entry.known:
             return
         if entry.type == "carry":
-            self._load_carried(self.codec.read(entry.body["raw"]), now)
+            self._load_carried(entry.body["raw"], now)
         elif entry.type == "vote":
             self.docket.take_vote(entry)
         elif entry.type == "release":
@@ -82,15 +82,31 @@ class Casework:
         elif entry.type == "admit":
             self.admitted[entry.body["member"]] = True
 
-    def _load_carried(self, statement: Verified, now: int) -> None:
-        if statement.type == "claim" and statement.body["expires"] > now:
-            case = self.docket.take_claim(statement)
-            raw = self._ledger.get(Table.CASE, case.id)
-            case.facts = cases.read_facts(raw) if raw else None
+    def _load_carried(self, raw: bytes, now: int) -> None:
+        try:
+            statement = self.codec.read(raw)
+        except HoldfastError:
+            return
+        if self._carrier(statement.id) is None:
+            return  # it did not count when it came, so it does not now
+        if statement.type == "claim":
+            self._load_claim(statement, now)
         elif statement.type == "veto":
             self.docket.take_veto(statement)
         elif statement.type == "succession":
             self.docket.take_succession(statement)
+
+    def _load_claim(self, claim: Verified, now: int) -> None:
+        row = self._ledger.get(Table.CASE, claim.id)
+        facts = cases.read_facts(row) if row is not None else None
+        # One that expired while we were off has yet to be closed.
+        if facts is not None and (claim.body["expires"] > now or not facts.closed):
+            self.docket.take_claim(claim).facts = facts
+
+    def _carrier(self, statement: Id) -> Seat | None:
+        """Whose log carries a statement that counts here."""
+        row = self._ledger.get(Table.META, CARRIED_KEY + statement)
+        return None if row is None else int.from_bytes(row[8:], "big")
 
     def resume(self, at: Moment, out: list[Effect]) -> None:
         """Derive what is still owed: codes, timers, releases."""
@@ -100,11 +116,12 @@ class Casework:
         for _, case in sorted(self.docket.cases.items()):
             if case.claim is None:
                 continue
-            if case.facts is None:
-                self._open(at, case, out)
-            elif not case.facts.code:
+            if case.is_open:
+                out.append(SetTimer(f"expire:{case.id.hex()}", case.claim.body["expires"]))
+            if case.facts is not None and not case.facts.code:
                 out.append(Run(f"code:{case.id.hex()}", Stretch((case.id,))))
             self.consider(at, case, out)
+            self._succeed(at, case, out)
 
     def breathe(self, at: Moment, out: list[Effect]) -> None:
         """Note that we are alive, while a waiting period runs."""
@@ -132,8 +149,7 @@ class Casework:
             case "misbehaviour":
                 if self.gossip.believe(entry):
                     out.append(Notify("misbehaviour"))
-                    for case in self._all():
-                        self.consider(at, case, out)
+                    self.consider_all(at, out)
             case "admit":
                 self.admitted[entry.body["member"]] = True
 
@@ -141,19 +157,26 @@ class Casework:
         other = self.docket.take_vote(vote)
         if other is not None:
             self.gossip.accuse(at, place_of(vote).seat, other.raw, vote.raw, out)
-        self._touch(vote.body["claim"], out)
-        self.consider_vault(at, vote.body["vault"], out)
-        self.consider(at, self.docket.case(vote.body["claim"]), out)
+        case = self.docket.case(vote.body["claim"])
+        self._touch(case.id, out)
+        # Also a vote that turns away from a vault changes how its other claims stand.
+        for vault_id in cases.vaults_voted(case):
+            self.consider_vault(at, vault_id, out)
+        self.consider(at, case, out)
 
     def _fold_carried(self, at: Moment, entry: Verified, out: list[Effect]) -> None:
         try:
             statement = self.codec.verify(entry.body["raw"], *CARRIED)
         except HoldfastError:
             return  # the carrier's mistake; the entry keeps its place and means nothing
-        key = CARRIED_KEY + statement.id
-        if self._ledger.get(Table.META, key) is not None:
+        carrier = self._carrier(statement.id)
+        if carrier is None and not self._is_lawful(at, statement):
             return
-        out.append(Persist(PutRow(Table.META, key, at.now.to_bytes(8, "big"))))
+        if carrier is None or self.gossip.is_excluded(carrier):
+            row = at.now.to_bytes(8, "big") + entry.body["seat"].to_bytes(2, "big")
+            out.append(Persist(PutRow(Table.META, CARRIED_KEY + statement.id, row)))
+        if carrier is not None:
+            return
         match statement.type:
             case "claim":
                 self._fold_claim(at, statement, out)
@@ -165,9 +188,21 @@ class Casework:
             case "handover":
                 self._fold_handover(statement, out)
 
+    def _is_lawful(self, at: Moment, statement: Verified) -> bool:
+        if statement.type == "claim":
+            try:
+                self.check_claim(statement, at.now)
+            except Refused:
+                return False
+        elif statement.type == "veto":
+            row = self.custody.row(statement.body["vault"])
+            return row is not None and row.owner == statement.by
+        return True
+
     def carry(self, at: Moment, statement: Verified, out: list[Effect]) -> None:
-        """Put a member's statement into our log, unless some log has it already."""
-        if self._ledger.get(Table.META, CARRIED_KEY + statement.id) is None:
+        """Put a member's statement into our log, unless an honest log has it already."""
+        carrier = self._carrier(statement.id)
+        if carrier is None or self.gossip.is_excluded(carrier):
             entry = self.gossip.author(at, "carry", {"raw": statement.raw}, out)
             self.fold(at, entry, out)
 
@@ -182,17 +217,16 @@ class Casework:
             )
         if body["expires"] - now > cases.CLAIM_LIFE_MAX + SKEW_MAX:
             raise Refused("a claim lives for 180 days at most; is the clock of the device right?")
+        if len(body["seats"]) != len(body["wraps"]):
+            raise Refused("a claim does not say which guardian can read which part of it")
 
     def _fold_claim(self, at: Moment, claim: Verified, out: list[Effect]) -> None:
-        try:
-            self.check_claim(claim, at.now)
-        except Refused:
-            return
         case = self.docket.take_claim(claim)
         out.append(Persist(PutRow(Table.CLAIM, claim.id, None)))
         if case.facts is None:
             self._open(at, case, out)
         self.consider(at, case, out)
+        self._succeed(at, case, out)
 
     def _open(self, at: Moment, case: Case, out: list[Effect]) -> None:
         assert case.claim is not None
@@ -227,9 +261,6 @@ class Casework:
     # --- owners -----------------------------------------------------------------------
 
     def _fold_veto(self, at: Moment, veto: Verified, out: list[Effect]) -> None:
-        row = self.custody.row(veto.body["vault"])
-        if row is None or row.owner != veto.by:
-            return
         self.docket.take_veto(veto)
         out.append(Notify("vetoed", veto.body["claim"]))
         self._touch(veto.body["claim"], out)
@@ -289,15 +320,19 @@ class Casework:
 
     # --- the verdict ------------------------------------------------------------------
 
+    def consider_all(self, at: Moment, out: list[Effect]) -> None:
+        """Look anew at every case: who may vote has changed."""
+        for case in self._all():
+            self.consider(at, case, out)
+
     def consider_vault(self, at: Moment, vault_id: Id, out: list[Effect]) -> None:
         """Look anew at every open case on a vault: they hold each other back."""
-        if vault_id != NOTHING:
-            for case in self.docket.on_vault(vault_id):
-                self.consider(at, case, out)
+        for case in self.docket.on_vault(vault_id):
+            self.consider(at, case, out)
 
     def standings(self, case: Case, now: int) -> list[tuple[Standing, Verified, DealRow]]:
         """How the votes stand for each deal voted on that we hold, fullest first."""
-        excluded = [guardian for guardian in self.gossip.roster.seats if self._is_out(guardian)]
+        excluded = self.gossip.excluded()
         result = []
         for vault_id, deal_id in cases.deals_voted(case):
             pair = self.custody.deal(vault_id, deal_id)
@@ -305,9 +340,6 @@ class Casework:
                 standing = self.docket.standing(case, pair[0], excluded, now)
                 result.append((standing, *pair))
         return sorted(result, key=lambda item: (-len(item[0].approvals), item[0].deal))
-
-    def _is_out(self, seat: Seat) -> bool:
-        return self.gossip.is_excluded(seat)
 
     def consider(self, at: Moment, case: Case, out: list[Effect]) -> None:
         """Evaluate a case anew; release if, now, everything says so."""
@@ -401,7 +433,7 @@ class Casework:
             "box": seal(case.claim.body["device"], plain, seed),
             "votes": [latest[seat].id for seat in standing.approvals],
             "since": case.facts.stood,
-            "vetoes": sorted(case.vetoes),
+            "vetoes": sorted(case.vetoes)[:SEATS_MAX],
             "at": at.now,
         }
         entry = self.gossip.author(at, "release", fields, out)
@@ -426,13 +458,14 @@ class Casework:
             return
         end = cases.RELEASED if case.facts.released else cases.EXPIRED
         self._close(at, case, end, out)
+        for vault_id in cases.vaults_voted(case):
+            self.consider_vault(at, vault_id, out)
 
     def _close(self, at: Moment, case: Case, end: str, out: list[Effect]) -> None:
         assert case.facts is not None
-        vaults = {vote.body["vault"]: True for vote in case.latest().values()}
         self._keep(case, replace(case.facts, closed=end), out)
-        for vault_id in vaults:
-            if vault_id != NOTHING and not self.is_frozen(vault_id):
+        for vault_id in cases.vaults_voted(case):
+            if not self.is_frozen(vault_id):
                 self.custody.unfreeze(vault_id, out)
         self._touch(case.id, out)
 

@@ -42,13 +42,14 @@ from protocol.errors import HoldfastError, Locked
 from protocol.federation import Roster
 from protocol.keys import SigningKey
 from protocol.limits import MINUTE, SECOND
-from protocol.statements import NOTHING, Codec, place_of
+from protocol.statements import ENTRY_BYTES_MAX, NOTHING, Codec, is_entry, place_of
 
 RELAYS: Final = 2  # of which both must fail before the digests have to find it
 PING_EVERY: Final = 15 * SECOND  # also finds a dead link within a minute
 DIGEST_AFTER: Final = (150, 450)  # ms after news, when direct pushes have arrived
 COMPARE_WINDOW: Final = 64  # entries laid side by side when two logs disagree
 COMPARES_PER_PING: Final = 8  # so that a liar cannot make us read our store all day
+INCARNATIONS_MAX: Final = 16  # one for each restore from a backup; clocks must stay small
 SKEW_MAX: Final = 5 * MINUTE  # of a neighbour's clock that is still believed
 
 Log = tuple[Seat, int]  # whose log, which incarnation
@@ -158,19 +159,24 @@ class Gossip:
         fresh: list[Verified] = []
         gap = False
         for entry in entries:
-            place = place_of(entry)
-            author = self.roster.at(place.seat)
-            if author is None or author.identity != entry.by:
+            if not self._is_authors(entry):
                 reason = "it passed on an entry that its author did not sign"
                 out.append(DropLink(link, reason, their_fault=True))
-                return fresh
-            gap |= self._take(at, link, neighbour, place, entry, check, fresh, out)
+                break
+            gap |= self._take(at, link, neighbour, place_of(entry), entry, check, fresh, out)
         if gap:
             out.append(Send(link, self._clock(reply=False)))
         if fresh:
             self._relay(fresh, out)
             self._news(at, out)
         return fresh
+
+    def _is_authors(self, entry: Verified) -> bool:
+        """Whether an entry stands in the log of the guardian who signed it."""
+        if not is_entry(entry.body):
+            return False
+        author = self.roster.at(entry.body["seat"])
+        return author is not None and author.identity == entry.by
 
     def _take(
         self,
@@ -185,7 +191,7 @@ class Gossip:
     ) -> bool:
         """Take one entry; true if entries before it are missing."""
         log = (place.seat, place.incarnation)
-        if self.is_excluded(place.seat):
+        if self.is_excluded(place.seat) or place.incarnation >= INCARNATIONS_MAX:
             return False
         seq, head = self.heads.get(log, (0, NOTHING))
         neighbour.has[log] = max(neighbour.has.get(log, 0), place.seq)
@@ -312,9 +318,12 @@ class Gossip:
 
     def skew(self) -> int | None:
         """Our neighbours' median clock minus ours, in ms; None when too few are linked."""
-        known = sorted(
-            neighbour.skew for neighbour in self.neighbours.values() if neighbour.skew is not None
-        )
+        by_seat = {
+            neighbour.seat: neighbour.skew
+            for neighbour in self.neighbours.values()
+            if neighbour.skew is not None
+        }
+        known = sorted(by_seat.values())
         if len(known) < max(1, len(self.roster.guardians) // 2):
             return None
         return known[len(known) // 2]
@@ -324,6 +333,9 @@ class Gossip:
     def is_excluded(self, seat: Seat) -> bool:
         """Whether this guardian is proven to have signed what one key may not."""
         return seat in self.proven or seat in self.suspects
+
+    def excluded(self) -> list[Seat]:
+        return [seat for seat in self.roster.seats if self.is_excluded(seat)]
 
     def _side_by_side(
         self, link: LinkId, neighbour: Neighbour, log: Log, upto: int, out: list[Effect]
@@ -362,7 +374,10 @@ class Gossip:
             return
         self.suspects[seat] = (first, second)
         accused = self.roster.at(seat)
-        if self._key is not None and accused is not None:
+        # Two accusations at one place are too large to be proven with; whoever is shown both
+        # shuts their author out by itself.
+        fitting = max(len(first), len(second)) <= ENTRY_BYTES_MAX
+        if self._key is not None and accused is not None and fitting:
             fields = {"accused": accused.identity, "first": first, "second": second}
             self.believe(self.author(at, "misbehaviour", fields, out))
         out.append(Notify("misbehaviour"))
@@ -398,7 +413,8 @@ def conflict(first: Verified, second: Verified) -> bool:
         return False
     if place_of(first) == place_of(second):
         return True
-    return first.type == second.type == "vote" and (one["claim"], one["revision"]) == (
+    are_votes = first.type == second.type == "vote" and first.known and second.known
+    return are_votes and (one["claim"], one["revision"]) == (
         other["claim"],
         other["revision"],
     )

@@ -153,8 +153,11 @@ class GuardianCore:
                 self.gossip.link_down(link)
                 self.service.link_down(link)
             case Heard(link, entries, check):
+                trusted = self.gossip.excluded()
                 for entry in self.gossip.heard(at, link, entries, check, out):
                     self._take(at, entry, out)
+                if self.gossip.excluded() != trusted:
+                    self.casework.consider_all(at, out)
             case Received(link, message):
                 self._received(at, link, message, out)
             case Told(ticket, command):
@@ -225,7 +228,9 @@ class GuardianCore:
                 out.append(Persist(PutRow(Table.CLAIM, about, None)))
             elif kind == "replaced":
                 pair = self.custody.deal(about[:32], about[32:])
-                if pair is not None and not self.casework.is_frozen(about[:32]):
+                if pair is not None and self.casework.is_frozen(about[:32]):
+                    self.chores.add("replaced", at.now, about, out)  # once more in 30 days
+                elif pair is not None:
                     self.custody.drop_deal(about[:32], *pair, out)
             elif kind == "rehearsal":
                 self.custody.erase(about, out)

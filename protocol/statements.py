@@ -33,6 +33,8 @@ Check = Callable[[Any], bool]
 NOWHERE: Final = bytes(32)  # the federation id before there is a federation
 NOTHING: Final = bytes(32)  # an id field that names nothing
 
+ENTRY_BYTES_MAX: Final = 32_000  # of a log entry, so that two of them fit a proof of misbehaviour
+
 # --- the shapes of fields --------------------------------------------------------------
 
 UINT_MAX: Final = 2**53 - 1  # what every language reads exactly
@@ -112,7 +114,7 @@ ENTRIES: Final[dict[str, dict[str, Check]]] = {
         "claim": id32,
         "vault": id32,
         "deal": id32,
-        "box": octets_up_to(48 * 1024),
+        "box": octets_up_to(28 * 1024),
         "votes": list_of(id32, SEATS_MAX),
         "since": uint,
         "vetoes": list_of(id32, SEATS_MAX),
@@ -127,8 +129,8 @@ ENTRIES: Final[dict[str, dict[str, Check]]] = {
     "admit": {"member": key32, "at": uint},
     "misbehaviour": {
         "accused": key32,
-        "first": octets_up_to(STATEMENT_BYTES_MAX // 3),
-        "second": octets_up_to(STATEMENT_BYTES_MAX // 3),
+        "first": octets_up_to(ENTRY_BYTES_MAX),
+        "second": octets_up_to(ENTRY_BYTES_MAX),
     },
 }
 
@@ -261,8 +263,11 @@ class Codec:
         if types and type_ not in types:
             raise Malformed(f"a {' or '.join(types)} was expected and a {type_[:40]} came")
         known = _known(body)
-        if not known and not is_entry(body):
+        # Whoever asks for a type reads its fields; only logs keep what nobody understands yet.
+        if not known and (types or not is_entry(body)):
             raise Malformed(f"a {type_[:40]} statement does not have the fields it should have")
+        if len(raw) > ENTRY_BYTES_MAX and type_ != "misbehaviour" and is_entry(body):
+            raise Malformed(f"a log entry has {len(raw)} bytes, the most is {ENTRY_BYTES_MAX}")
         signed = self._before + payload
         return Verified(type_, _id(signed, by), by, body, raw, known), signed
 

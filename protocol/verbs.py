@@ -156,6 +156,7 @@ class Verbs:
             )
         case = self._casework.docket.cases.get(matching[0])
         if case is not None and case.claim is not None:
+            self._casework.carry(at, case.claim, out)
             return case
         raw = self._ledger.get(Table.CLAIM, matching[0])
         if raw is None:
@@ -250,9 +251,7 @@ class Verbs:
         for number, (likeness, vault_id, label, row) in enumerate(alike, start=1):
             deal, _ = self._votable(vault_id, row)
             held = self._custody.row(vault_id)
-            standing = self._casework.docket.standing(
-                case, deal, [s for s in self._roster.seats if self._gossip.is_excluded(s)], now
-            )
+            standing = self._casework.docket.standing(case, deal, self._gossip.excluded(), now)
             views.append(
                 {
                     "number": number,

@@ -6,6 +6,10 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from node.wallet.acts import Acts
 
 DAY_MS = 24 * 60 * 60 * 1000
 STOPPED = 130
@@ -49,15 +53,31 @@ def _run(options: argparse.Namespace) -> int:
 
     async def work() -> int:
         ports = Ports(Tls(), SystemClock(), SystemEntropy(), ThreadWorkers())
-        acts = Acts(options, ports)
-        if options.verb == "recover":
-            from node.wallet.returning import recover
-
-            return await recover(acts)
-        verb = getattr(acts, options.verb.replace("-", "_"))
-        return int(await verb())
+        return await perform(Acts(options, ports))
 
     return trio.run(work, strict_exception_groups=True)
+
+
+async def perform(acts: Acts) -> int:
+    """Do what the options of one call say, and return its exit code."""
+    from node.wallet import acts as backing
+    from node.wallet import keeping, moving, papers, returning
+
+    verbs = {
+        "join": backing.join,
+        "backup": backing.back_up,
+        "resume": backing.resume,
+        "recover": returning.recover,
+        "status": keeping.status,
+        "name": keeping.name,
+        "veto": keeping.veto,
+        "check-in": keeping.check_in,
+        "leave": keeping.leave,
+        "move": moving.move,
+        "leaflet": papers.leaflet,
+        "transcript": papers.transcript,
+    }
+    return await verbs[acts.options.verb](acts)
 
 
 def _is_stop(error: BaseException) -> bool:

@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Final
 
 from node import terminal, words
+from node.keystore import write_durably
 from node.ports import Entropy
 from node.wallet import folder
 from node.wallet.folder import Folder
 from protocol.errors import Refused, WrongSecret
 from protocol.federation import Invite
 from protocol.limits import PICTURE_BYTES_MAX, SECRET_BYTES_MAX
-from protocol.wallet.backing_up import check_passphrase, check_spellings
 from protocol.wallet.joining import read_any_invite
+from protocol.wallet.preparing import check_passphrase, check_spellings
 
 NEW_KEY_BYTES: Final = 32  # 24 words
 HEX_KEY_DIGITS: Final = (32, 48, 64, 128)  # keys of 128, 192, 256 and 512 bits
@@ -300,9 +301,12 @@ def read_card(options: argparse.Namespace) -> tuple[str, bytes]:
 
 def write_secret(path: str, secret: bytes) -> None:
     """Write a secret to a new file that only its owner can read. Never overwrites."""
-    from node.keystore import write_durably
-
     write_durably(Path(path), secret, replace=False)
+
+
+def write_note(path: str, text: str) -> None:
+    """Write what is no secret, in the place of what is there."""
+    write_durably(Path(path), text.encode())
 
 
 def check_output(options: argparse.Namespace) -> None:

@@ -16,8 +16,9 @@ from protocol.errors import HoldfastError, Malformed
 from protocol.keys import SigningKey
 from protocol.policy import Policy, policy_of
 from protocol.vault import Payload, Sealed
-from protocol.wallet import backing_up
-from protocol.wallet.backing_up import Backup, Deposit, Standing
+from protocol.wallet import backing_up, preparing
+from protocol.wallet.backing_up import Backup, Deposit
+from protocol.wallet.standing import Standing, standing
 
 SEED_BYTES = 32
 
@@ -44,12 +45,12 @@ class Wish:
 
 async def begin(wallet: Wallet, wish: Wish) -> bytes:
     """Deal a new vault and write it down; return its id. Nothing has been sent yet."""
-    backing_up.check_secret(wish.secret)
-    backing_up.check_passphrase(wish.passphrase)
-    spellings = backing_up.check_spellings(wish.names)
+    preparing.check_secret(wish.secret)
+    preparing.check_passphrase(wish.passphrase)
+    spellings = preparing.check_spellings(wish.names)
     owner = SigningKey(wallet.ports.entropy.draw(SEED_BYTES))
     payload = Payload(owner.seed, wish.form, wish.secret, wish.file, spellings)
-    card = backing_up.make_card(wish.card_line, wish.card_picture, wallet.draws())
+    card = preparing.make_card(wish.card_line, wish.card_picture, wallet.draws())
     label = backing_up.make_label(wish.names[0].strip(), wish.hint, card)
     policy = backing_up.policy_for(wallet.roster, waiting=wish.waiting)
     backup, sealed = await _deal(
@@ -225,7 +226,7 @@ async def deposit(wallet: Wallet, vault_id: bytes) -> Standing:
     for seat, error in sorted(failed.items()):
         tell_failure(wallet, seat, error)
     await _settle(wallet, vault_id)
-    return backing_up.standing(codec, wallet.roster, wallet.backup(vault_id))
+    return standing(codec, wallet.roster, wallet.backup(vault_id))
 
 
 def tell_failure(wallet: Wallet, seat: int, error: HoldfastError) -> None:

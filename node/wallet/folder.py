@@ -23,7 +23,7 @@ from node import keystore
 from node.ports import Entropy
 from protocol.encoding import decode, encode
 from protocol.errors import Locked, Malformed, Refused, WrongSecret
-from protocol.federation import Invite, Roster, Signed, read_invite, read_signed
+from protocol.federation import Invite, Signed, read_invite, read_signed
 from protocol.keys import SealingKey, SigningKey
 from protocol.sealing import KEY_BYTES, NONCE_BYTES, lock, unlock
 from protocol.wallet.backing_up import Backup, read_backup
@@ -258,11 +258,11 @@ def _read_state(raw: bytes) -> State:
     )
 
 
-def roster_of(state: State) -> Roster:
-    """Return the guardians. Raises `Refused` when the wallet has not joined yet."""
+def membership_of(state: State) -> Membership:
+    """Return the federation. Raises `Refused` when the wallet has not joined yet."""
     if state.membership is None:
         raise Refused(
             "this wallet has not joined a federation yet",
             hint="ask a guardian for an invite and run: holdfast wallet join",
         )
-    return state.membership.roster
+    return state.membership

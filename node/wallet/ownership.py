@@ -16,8 +16,9 @@ from protocol.errors import HoldfastError, Malformed, Refused
 from protocol.keys import SealingKey, SigningKey
 from protocol.statements import NOTHING, fits, key32, octets
 from protocol.wallet import backing_up, owning
-from protocol.wallet.backing_up import Backup, Standing
+from protocol.wallet.backing_up import Backup
 from protocol.wallet.owning import Held, OpenCase
+from protocol.wallet.standing import Standing, standing
 
 MOVE_PREFIX: Final = "hfmove"  # of the line that a new device shows to the old one
 MOVE_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -43,6 +44,11 @@ class Look:
         return owning.claims_on(self.held)
 
     @property
+    def leaving(self) -> int:
+        """When the vault is to be erased, in ms; 0 when it stays."""
+        return max((held.leaving for held in self.held.values()), default=0)
+
+    @property
     def number(self) -> int:
         """The highest number of a deal that a guardian named; for orientation only."""
         return max((held.number for held in self.held.values()), default=0)
@@ -62,8 +68,8 @@ async def look(wallet: Wallet, vault_id: bytes) -> Look:
         held[seat] = owning.read_held(await link.ask("seen", {"raw": seen.raw}))
 
     failed = await wallet.guardians().each(work, tries=2)
-    standing = backing_up.standing(wallet.codec, wallet.roster, backup)
-    return Look(vault_id, backup, standing, held, failed)
+    stands = standing(wallet.codec, wallet.roster, backup)
+    return Look(vault_id, backup, stands, held, failed)
 
 
 async def tell_all(wallet: Wallet, statement: Verified, tries: int = 3) -> list[int]:

@@ -20,7 +20,8 @@ from protocol.contract import Verified
 from protocol.errors import FaultyPiece, HoldfastError, Malformed, NotEnough, NotYet, WrongSecret
 from protocol.keys import SealingKey, SigningKey
 from protocol.wallet import recovering
-from protocol.wallet.recovering import Candidate, Caught, Device, Gathering, Recovered, Recovery
+from protocol.wallet.gathering import Gathering
+from protocol.wallet.recovering import Candidate, Caught, Device, Recovered, Recovery
 
 SEED_BYTES: Final = 32
 LINGER_SECONDS: Final = 3.0

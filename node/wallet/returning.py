@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
 import trio
 
 from node import terminal
 from node.wallet import asking, backup, recovery
+from node.wallet.acts import Acts, deal_anew, join_with_invite
 from node.wallet.folder import ClaimRecord, exists
 from node.wallet.recovery import Opening, Watch
 from node.wallet.session import Wallet
@@ -16,10 +18,8 @@ from protocol import vault
 from protocol.errors import Refused, WrongSecret
 from protocol.vault import Payload
 from protocol.wallet import backing_up
+from protocol.wallet.preparing import check_spellings
 from protocol.wallet.recovering import Recovered, Recovery
-
-if TYPE_CHECKING:
-    from node.wallet.acts import Acts
 
 COUNTDOWN_SECONDS: Final = 1.0
 PASSPHRASE_TRIES: Final = 3
@@ -29,30 +29,27 @@ _PRINTABLE: Final = ("words", "hex")
 async def recover(acts: Acts) -> int:
     """Claim what lies under a name, wait for the guardians, and give it back."""
     asking.check_output(acts.options)
-    wallet = await _opened(acts)
+    if not exists(Path(acts.options.home)):
+        folder = await join_with_invite(acts)  # a new device has to join first
+    else:
+        folder = asking.open_wallet(acts.options, acts.ports.entropy)
     try:
-        pending = [claim for claim in wallet.folder.state.claims if not claim.outcome]
-        if pending and not acts.options.again:
-            raise Refused(
-                "a recovery on this device goes on already; nothing was changed",
-                hint="go on with: holdfast wallet resume, or begin anew with --again",
-            )
-        for claim in pending:
-            claim.outcome = "given up"
-        name = asking.ask_name(acts.options)
-        record = await recovery.begin(wallet, name)
-        return await Returning(acts, wallet).go_on(record)
+        return await _recover(acts, acts.wallet(folder))
     finally:
-        wallet.folder.close()
+        folder.close()
 
 
-async def _opened(acts: Acts) -> Wallet:
-    """The wallet, which on a new device may have to join first."""
-    from pathlib import Path
-
-    if exists(Path(acts.options.home)):
-        return acts.open()
-    return await acts.joined()
+async def _recover(acts: Acts, wallet: Wallet) -> int:
+    pending = [claim for claim in wallet.folder.state.claims if not claim.outcome]
+    if pending and not acts.options.again:
+        raise Refused(
+            "a recovery on this device goes on already; nothing was changed",
+            hint="go on with: holdfast wallet resume, or begin anew with --again",
+        )
+    name = asking.ask_name(acts.options)
+    for claim in pending:
+        claim.outcome = "given up"
+    return await Returning(acts, wallet).go_on(await recovery.begin(wallet, name))
 
 
 class Returning:
@@ -79,7 +76,7 @@ class Returning:
         """Show the code, wait for enough pieces, open them, and become the owner."""
         self._acts.emit(event="code", code=record.code)
         if self._options.code_file:
-            await trio.Path(self._options.code_file).write_text(record.code + "\n")
+            asking.write_note(self._options.code_file, record.code + "\n")
         if self._options.no_wait:
             return await self._announce(record)
         heard = recovery.restore(self._wallet, record)
@@ -93,7 +90,7 @@ class Returning:
         self._give(record, recovered.payload)
         await self._tell_owner(record)
         if self._acts.confirm("Deal it anew, so that the pieces belong to this device?"):
-            await self._acts.deal_anew(self._wallet, record.vault, passphrase)
+            await deal_anew(self._acts, self._wallet, record.vault, passphrase)
             standing = await backup.deposit(self._wallet, record.vault)
             self._acts.stands(self._wallet, record.vault, standing)
         else:
@@ -171,7 +168,7 @@ class Returning:
         """Write down what was recovered, before anybody is told of it."""
         wallet = self._wallet
         device = record.device.signing
-        known = backing_up.check_spellings([record.name])[0] in recovered.payload.spellings
+        known = check_spellings([record.name])[0] in recovered.payload.spellings
         adopted = backing_up.adopt(
             recovered.deal,
             recovered.version,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from node.ports import Clock, Entropy, Transport, Workers
-from node.wallet.folder import Folder, roster_of
+from node.wallet.folder import Folder, membership_of
 from node.wallet.guardians import Guardians, Link
 from protocol.errors import HoldfastError, Malformed, Refused
 from protocol.federation import Endpoint, Invite, Roster, Signed
@@ -49,7 +49,12 @@ class Wallet:
 
     @property
     def roster(self) -> Roster:
-        return roster_of(self.folder.state)
+        return self.membership.roster
+
+    @property
+    def membership(self) -> Membership:
+        """Raises `Refused` when the wallet has not joined yet."""
+        return membership_of(self.folder.state)
 
     @property
     def codec(self) -> Codec:
@@ -63,12 +68,10 @@ class Wallet:
         return Draws(self.ports.entropy.draw(SEED_BYTES))
 
     def guardians(self) -> Guardians:
-        membership = self.folder.state.membership
         roster = self.roster
-        addresses = membership.addresses if membership else {}
         return Guardians(
             transport=self.ports.transport,
-            endpoints=joining.endpoints(roster, addresses),
+            endpoints=joining.endpoints(roster, self.membership.addresses),
             names={guardian.seat: guardian.name for guardian in roster.guardians},
             federation=roster.id,
         )
@@ -145,9 +148,7 @@ def _nobody(failed: Mapping[int, HoldfastError]) -> HoldfastError:
 
 async def refresh_addresses(wallet: Wallet) -> None:
     """Learn where guardians listen now. Failing that, what is known stays."""
-    membership = wallet.folder.state.membership
-    if membership is None:
-        return
+    membership = wallet.membership
     heard: list[bytes] = []
 
     async def ask(seat: int, link: Link) -> None:

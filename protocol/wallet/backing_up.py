@@ -4,8 +4,8 @@
    needed before the names can be stretched, which takes seconds and happens outside.
 2. `seal` encrypts the payload under names and deal. The `Backup` that results holds the
    sealed pieces: they are made once, and a repetition sends the same bytes.
-3. `take_receipt` checks what guardians sign. `standing` says in a sentence what that means,
-   and `settle` lets the old version go once the new one is held as well as the old one was.
+3. `take_receipt` checks what guardians sign. `settle` lets the old version go once the new
+   one is held as well as the old one was.
 
 A new version under the same deal needs no new pieces; a new deal has new ones.
 """
@@ -18,18 +18,16 @@ from typing import Any, Final
 
 from protocol import fragments, sealing, vault
 from protocol.contract import Verified
-from protocol.errors import FaultyPiece, Refused, WrongSecret
+from protocol.errors import FaultyPiece, WrongSecret
 from protocol.federation import Roster
 from protocol.keys import SigningKey
-from protocol.limits import PASSPHRASE_BYTES_MAX, SECRET_BYTES_MAX, SPELLINGS_MAX
-from protocol.names import normalise
 from protocol.policy import Policy, policy_of, usual_policy
 from protocol.statements import NOTHING, Codec
 from protocol.vault import Dealt, Label, Payload
 from protocol.wallet.drawing import Draws
+from protocol.wallet.preparing import Card
 
 SALT_BYTES: Final = 16  # of a vault
-CARD_KEY_BYTES: Final = 32
 
 
 @dataclass(frozen=True, repr=False)
@@ -83,65 +81,7 @@ def read_backup(fields: Mapping[str, Any]) -> Backup:
     return Backup(**found)
 
 
-# --- before anything is dealt ----------------------------------------------------------
-
-
-def check_spellings(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the normal forms of the names a vault opens under, each once, in order."""
-    spellings = tuple(dict.fromkeys(normalise(name) for name in names))
-    if not 1 <= len(spellings) <= SPELLINGS_MAX:
-        raise Refused(
-            f"a backup opens under 1 to {SPELLINGS_MAX} spellings of a name, and "
-            f"{len(spellings)} were given"
-        )
-    return spellings
-
-
-def check_secret(secret: bytes) -> None:
-    """Refuse a secret that is empty or too large, with the numbers."""
-    if not secret:
-        raise Refused("there is nothing to back up: the secret is empty")
-    if len(secret) > SECRET_BYTES_MAX:
-        raise Refused(
-            f"the secret has {len(secret)} bytes; at most {SECRET_BYTES_MAX} can be backed up"
-        )
-
-
-def check_passphrase(passphrase: str | None) -> None:
-    """Refuse a passphrase that is empty or too long."""
-    if passphrase is None:
-        return
-    size = len(passphrase.encode())
-    if not 1 <= size <= PASSPHRASE_BYTES_MAX:
-        raise Refused(
-            f"a passphrase has 1 to {PASSPHRASE_BYTES_MAX} bytes, and this one has {size}"
-        )
-
-
-@dataclass(frozen=True, repr=False)
-class Card:
-    """A verification card, sealed: what the label says of it, and the chunks to send."""
-
-    key: bytes
-    root: bytes
-    chunks: tuple[bytes, ...]
-
-    def __repr__(self) -> str:
-        return f"Card({len(self.chunks)} chunks)"
-
-
-def make_card(line: str, picture: bytes, draws: Draws) -> Card | None:
-    """Seal a verification card; None when there is nothing on it."""
-    if not line and not picture:
-        return None
-    key = draws.draw(CARD_KEY_BYTES)
-    chunks, root = vault.make_card(key, line, picture)
-    if len(chunks) > vault.CARD_CHUNKS_MAX:
-        raise Refused(
-            "the verification card is too large",
-            hint="take a picture of at most 256 KiB and one line of text",
-        )
-    return Card(key, root, tuple(chunks))
+# --- dealing and sealing ---------------------------------------------------------------
 
 
 def make_label(full_name: str, hint: str = "", card: Card | None = None) -> Label:
@@ -155,9 +95,6 @@ def policy_for(roster: Roster, *, waiting: int | None = None) -> Policy:
     """Return the federation's usual policy, with another waiting period in ms if given."""
     policy = usual_policy(roster.bounds, len(roster.guardians))
     return policy if waiting is None else replace(policy, waiting=waiting)
-
-
-# --- dealing and sealing ---------------------------------------------------------------
 
 
 def deal(
@@ -449,56 +386,3 @@ def settle(codec: Codec, backup: Backup) -> Backup:
     }
     settled = codec.sign(SigningKey(backup.owner), "settled", fields)
     return replace(backup, settled=settled.raw)
-
-
-# --- what it is worth ------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Standing:
-    """Who holds a piece, who has not answered, and what that means.
-
-    `needed` is how many give the key back; `safe` says that they are there.
-    """
-
-    held: tuple[int, ...]
-    missing: tuple[int, ...]
-    needed: int
-    sentence: str
-
-    @property
-    def safe(self) -> bool:
-        return len(self.held) >= self.needed
-
-    @property
-    def complete(self) -> bool:
-        return not self.missing
-
-
-def standing(codec: Codec, roster: Roster, backup: Backup) -> Standing:
-    """Say plainly who holds a piece and what that means."""
-    statement = codec.read(backup.deal)
-    holders = statement.body["holders"]
-    needed = max(policy_of(statement).quorum, vault.threshold_of(statement))
-    if backup.foreign:
-        sentence = (
-            f"any {needed} of {len(holders)} still give back what your other device backed up; "
-            "run `holdfast wallet resume` to deal it anew for this one"
-        )
-        return Standing((), tuple(holders), needed, sentence)
-    held = tuple(seat for seat in holders if seat in backup.receipts)
-    missing = tuple(seat for seat in holders if seat not in backup.receipts)
-    parts = [f"{len(held)} of {len(holders)} hold a piece"]
-    if len(held) >= needed:
-        parts.append(f"any {needed} give your key back")
-    else:
-        parts.append(f"{needed} are needed, so this backup gives nothing back yet")
-    if missing:
-        names = _and([roster.named(seat) for seat in missing])
-        have = "has" if len(missing) == 1 else "have"
-        parts.append(f"{names} {have} not answered, run `holdfast wallet resume`")
-    return Standing(held, missing, needed, "; ".join(parts))
-
-
-def _and(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
