@@ -37,11 +37,12 @@ from node.transport import Tls
 from node.workers import ThreadWorkers
 from protocol.contract import Core, Id, Ledger, Notify, Stretch, Verified
 from protocol.custody import Settings
-from protocol.errors import Malformed, Refused
+from protocol.errors import Malformed, NotYet, Refused
 from protocol.federation import introduce, introduction_text, read_introduction
-from protocol.guardian import Keys, open_core
+from protocol.guardian import GuardianCore, Keys, open_core
 from protocol.keys import SigningKey
 from protocol.limits import SECOND
+from protocol.vault import open_card
 from protocol.verbs import codes
 
 STORE: Final = "guardian.db"
@@ -76,10 +77,12 @@ class Guardian:
     me: Verified
     open_core: OpenCore
     keys: Keys | None = None
+    core: Core | None = None
 
     def make_core(self, ledger: Ledger) -> Core:
         settings = Settings(admission=self.config.admission, vaults_max=self.config.vaults_max)
-        return self.open_core(ledger, self.me, self.keys, settings)
+        self.core = self.open_core(ledger, self.me, self.keys, settings)
+        return self.core
 
     def unlock(self, passphrase: bytes) -> None:
         """Take the keys out of the keystore: 0.06 s, not for the loop. Raises as that does."""
@@ -125,13 +128,14 @@ class Daemon:
         self._guardian = Guardian(home, config, _read_introduction(home), open_core)
         self._workers = ThreadWorkers()
         self._transport = Tls(transport_key(home), listen=config.listen)
+        self._store = SqliteStore(
+            str(home / STORE),
+            reserve_bytes=config.disk_reserve_bytes,
+            bytes_max=config.store_bytes_max,
+        )
         self._node = Node(
             self._guardian.make_core,
-            store=SqliteStore(
-                str(home / STORE),
-                reserve_bytes=config.disk_reserve_bytes,
-                bytes_max=config.store_bytes_max,
-            ),
+            store=self._store,
             transport=self._transport,
             clock=SystemClock(),
             entropy=SystemEntropy(),
@@ -202,8 +206,8 @@ class Daemon:
     async def ask(self, verb: str, args: Mapping[str, Any]) -> Any:
         """What the owner may ask for: the core's verbs, and those about this process.
 
-        `unlock` takes the passphrase; `lock` forgets the keys; `stop` answers once the node
-        has begun to go down. Raises the refusal.
+        `unlock` takes the passphrase; `lock` forgets the keys; `card` reads a verification card;
+        `stop` answers once the node has begun to go down. Raises the refusal.
         """
         match verb:
             case "unlock":
@@ -216,6 +220,8 @@ class Daemon:
             case "stop":
                 self.stop()
                 return {}
+            case "card":
+                return await self._card(args)
             case "status":
                 return self._with_links(await self._node.ask(verb, **args))
         return await self._node.ask(verb, **args)
@@ -225,6 +231,24 @@ class Daemon:
             raise Malformed("unlocking takes the passphrase")
         await self._workers.compute(lambda: self._guardian.unlock(passphrase))
         await self._node.rebuild()
+
+    async def _card(self, args: Mapping[str, Any]) -> Any:
+        """The line and the picture of a vault's verification card, for the owner's eyes.
+
+        Read beside the core, on the store's thread: a quarter of a megabyte is not its business.
+        """
+        core = self._guardian.core
+        if not isinstance(core, GuardianCore):
+            raise Refused("this node is not in a federation yet")
+        key, root, count = await self._workers.store(lambda: core.verbs.card(args))
+        kept = await self._workers.store(lambda: self._store.fragments(root, 0, count))
+        if len(kept) < count:
+            raise NotYet(
+                "the verification card has not come in whole",
+                hint="the member's wallet sends the rest when it is on line again",
+            )
+        line, picture = open_card(key, [each.data for each in kept])
+        return {"line": line, "picture": picture}
 
     def _with_links(self, body: Any) -> Any:
         missing = [

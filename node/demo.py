@@ -109,6 +109,8 @@ class Demo:
         self.base = base
         self.tell = tell
         self.report = Report(guardians, threshold)
+        self.voted: list[str] = []  # whose approval the wallet saw, in that order
+        self._told: list[str] = []
         ports = _free_ports(guardians)
         self.guardians = [
             Guardian(name, base / name, port) for name, port in zip(NAMES, ports, strict=False)
@@ -125,7 +127,7 @@ class Demo:
             try:
                 await self._timed("found", self._found(nursery))
                 await self._timed("backup", self._back_up())
-                await self._timed("recover", self._recover())
+                await self._recover()
             finally:
                 for guardian in self.guardians:
                     if guardian.process is not None and guardian.process.returncode is None:
@@ -271,6 +273,7 @@ class Demo:
     # --- 3: recovery ------------------------------------------------------------------
 
     async def _recover(self) -> None:
+        self._lost_at = trio.current_time()
         events_in, events = trio.open_memory_channel[dict[str, Any]](1000)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._wallet_recovers, events_in)
@@ -315,6 +318,8 @@ class Demo:
         raise Failed(f"the wallet ended before it said {kind}")
 
     def _note(self, event: dict[str, Any]) -> None:
+        if event.get("event") == "vote" and event["verdict"] == "approve":
+            self.voted.append(event["guardian"])
         if event.get("event") == "caught" and event["guardian"] not in self.report.caught:
             self.report.caught.append(event["guardian"])
 
@@ -328,14 +333,13 @@ class Demo:
             else:
                 await self._approve(guardian, code_file)
                 self.tell(f"    {guardian.name:<6} approved")
+                self._told.append(guardian.name)
         liars = [guardian for guardian in self.guardians if guardian.lies]
         async with trio.open_nursery() as nursery:
             for guardian in [last, *liars]:
                 await self._open(guardian, code_file)
             for guardian in [last, *liars]:
                 nursery.start_soon(self._approve, guardian, code_file)
-        needed = self.report.threshold
-        self.tell(f"    {last.name:<6} approved: {needed} of {needed}, released")
 
     def _order(self) -> list[Guardian]:
         """Honest guardians first, so that the story reaches its turn before the liar speaks."""
@@ -373,19 +377,27 @@ class Demo:
         self.report.killed.append(guardian.name)
         self.tell(f"    {guardian.name:<6} killed during the vote (kill -9)")
 
+    def _what_became_of(self, name: str) -> str:
+        needed = self.report.threshold
+        words = "approved"
+        if self.voted.index(name) + 1 == needed:
+            words = f"approved: {needed} of {needed}, released"
+        if name in self.report.caught:
+            words += ", sent a FALSE piece: caught, named"
+        return words
+
     async def _finish(self, events: trio.MemoryReceiveChannel[dict[str, Any]]) -> None:
-        begun = trio.current_time()
         await self._next(events, "recovered")
-        taken = trio.current_time() - begun
+        self.report.seconds["recover"] = round(trio.current_time() - self._lost_at, 2)
         with trio.move_on_after(COMMAND_S):
             async for event in events:
                 self._note(event)
-        for guardian in self.guardians:
-            if guardian.name in self.report.caught:
-                self.tell(f"    {guardian.name:<6} approved, sent a FALSE piece: caught, named")
+        for name in self.voted:
+            if name not in self._told:
+                self.tell(f"    {name:<6} {self._what_became_of(name)}")
         self.report.secret_match = self.output.read_bytes() == self.secret
         word = "equal byte for byte" if self.report.secret_match else "NOT the one backed up"
-        self.tell(f"4 Key returned, {word}  {taken:.1f} s after the last vote")
+        self.tell(f"4 Key returned, {word}  {self.report.seconds['recover']:.1f} s")
 
 
 async def _spawn(nursery: trio.Nursery, words: Sequence[str], **streams: Any) -> trio.Process:

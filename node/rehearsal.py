@@ -79,7 +79,7 @@ async def rehearse(
     """Rehearse with all guardians of the roster, as the one whose `identity` it is.
 
     `listens` is where that guardian's own node listens, which its public address need not
-    reach from inside. Takes one to two seconds when all is well, a minute when it is not.
+    reach from inside. Takes two or three seconds when all is well, a minute when it is not.
     """
     transport, workers = transport or Tls(), workers or ThreadWorkers()
     endpoints = await _endpoints(transport, roster, identity.public, listens)

@@ -27,7 +27,7 @@ from protocol.contract import (
     Table,
     Verified,
 )
-from protocol.custody import Custody, DealRow
+from protocol.custody import VERSIONS_MAX, Custody, DealRow
 from protocol.encoding import hash256
 from protocol.errors import FaultyPiece, HoldfastError, NotYet, Refused, WrongSecret
 from protocol.gossip import PING_EVERY, SKEW_MAX, Gossip
@@ -422,8 +422,11 @@ class Casework:
         if piece is None:
             out.append(Notify("damaged", case.id))
             return
-        versions = [(version.raw, held.whole) for version, held in self.custody.versions(deal.id)]
-        plain = vault.release_plain(piece, deal.raw, versions[-3:])
+        held = self.custody.versions(deal.id)
+        # What came after the first approval may be a thief's; it is not released.
+        versions = [pair for pair in held if not pair[1].beside] or held
+        raws = [(version.raw, kept.whole) for version, kept in versions[-VERSIONS_MAX:]]
+        plain = vault.release_plain(piece, deal.raw, raws)
         seed = hash256("hf/release", at.seed, case.id)
         latest = case.latest()
         fields: dict[str, Any] = {

@@ -90,6 +90,7 @@ class VersionRow:
     whole: bytes
     at: int
     settled: bool = False
+    beside: bool = False  # came while a case was under way: is not released
 
     def to_bytes(self) -> bytes:
         return encode({name: getattr(self, name) for name in self.__dataclass_fields__})
@@ -209,7 +210,10 @@ class Custody:
             pair = self.deal(vault_id, row.deal)
             if pair is None:
                 continue
-            label = self.label(pair[1])
+            try:
+                label = self.label(pair[1])
+            except FaultyPiece:
+                continue  # one damaged row must not hide the vaults of others
             likeness = names.similarity(names.normalise(label.name), names.normalise(name))
             if likeness >= LIKE_PER_MILLE:
                 matches.append((likeness, vault_id, label, pair[1]))
@@ -231,9 +235,10 @@ class Custody:
         known = self.deal(deal.body["vault"], deal.id)
         if known is None:
             vault.check_deal(deal, self._codec.federation, self._roster)
+            self._check_new(deal)
+        else:
             self._check_owner(deal)
-        elif not box:
-            box = known[1].box
+            box = box or known[1].box
         piece = self.piece(DealRow(deal.raw, box, 0))
         label = vault.check_piece(deal, self._seat, piece)
         names.normalise(label.name)
@@ -243,16 +248,20 @@ class Custody:
 
     def _check_owner(self, deal: Verified) -> None:
         row = self.row(deal.body["vault"])
+        if row is not None and deal.by != row.owner:
+            raise Refused(
+                "this backup is signed with a key that no longer owns the vault; "
+                "a newer device does"
+            )
+
+    def _check_new(self, deal: Verified) -> None:
+        row = self.row(deal.body["vault"])
         if policy_of(deal).rehearsal and self._roster.by_identity(deal.by) is None:
             raise Refused("only a guardian of this federation may rehearse")
         if row is None:
             self._check_admission(deal)
             return
-        if deal.by != row.owner:
-            raise Refused(
-                "this backup is signed with a key that no longer owns the vault; "
-                "a newer device does"
-            )
+        self._check_owner(deal)
         deals = self.deals(deal.body["vault"])
         newest = max(held.body["number"] for held, _ in deals)
         if deal.body["number"] <= newest:
@@ -315,7 +324,7 @@ class Custody:
             if not policy_of(deal).rehearsal:
                 self._index(deposit.label.name, vault_id, out)
         if self._ledger.get(Table.VERSION, deal.id + version.id) is None:
-            held = VersionRow(version.raw, deposit.whole, now)
+            held = VersionRow(version.raw, deposit.whole, now, beside=frozen)
             out.append(_put(Table.VERSION, deal.id + version.id, held.to_bytes()))
 
     def _index(self, name: str, vault_id: Id, out: list[Effect]) -> None:
@@ -366,6 +375,7 @@ class Custody:
         needed = min(len(pair[0].body["holders"]), row.settled or len(pair[0].body["holders"]))
         if count < needed:
             raise Refused(f"{count} guardians hold the new version; {needed} must, first")
+        self._check_not_older(row, pair[0])
         if frozen or pair[1].beside:
             raise Refused(
                 "a claim on this vault is under way, and until it ends nothing is replaced"
@@ -377,6 +387,15 @@ class Custody:
         out.append(_put(Table.VAULT, vault_id, new.to_bytes()))
         self._drop_older_versions(body["deal"], body["version"], out)
         return list(self._replace_older_deals(vault_id, pair[0], now, out))
+
+    def _check_not_older(self, row: VaultRow, deal: Verified) -> None:
+        # Anyone may send an old statement of the owner's once more.
+        current = self.deal(deal.body["vault"], row.deal) if row.settled else None
+        if current is not None and deal.body["number"] < current[0].body["number"]:
+            raise Refused(
+                f"deal {current[0].body['number']} of this vault has taken the place of "
+                f"deal {deal.body['number']}; nothing was changed"
+            )
 
     def _replace_older_deals(
         self, vault_id: Id, new: Verified, now: int, out: list[Effect]
@@ -455,12 +474,20 @@ class Custody:
             if row.beside:
                 kept = replace(row, beside=False)
                 out.append(_put(Table.DEAL, vault_id + deal.id, kept.to_bytes()))
+            for version, held in self.versions(deal.id):
+                if held.beside:
+                    raw = replace(held, beside=False).to_bytes()
+                    out.append(_put(Table.VERSION, deal.id + version.id, raw))
 
     def drop_beside(self, vault_id: Id, out: list[Effect]) -> None:
         """The vault has a new owner: what the former one deposited meanwhile goes."""
         for deal, row in self.deals(vault_id):
             if row.beside:
                 self._drop_deal(vault_id, deal, row, out)
+                continue
+            for version, held in self.versions(deal.id):
+                if held.beside:
+                    self._drop_version(deal.id, version, out)
 
 
 def member_number(first: bytes) -> str:

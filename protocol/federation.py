@@ -15,7 +15,14 @@ from protocol.contract import Verified
 from protocol.encoding import decode, encode, from_text, hash256, to_text
 from protocol.errors import Malformed, Refused
 from protocol.keys import SigningKey
-from protocol.limits import DAY, SEATS_MAX, SEATS_MIN, STATEMENT_BYTES_MAX, THRESHOLD_MIN
+from protocol.limits import (
+    DAY,
+    NAME_BYTES_MAX,
+    SEATS_MAX,
+    SEATS_MIN,
+    STATEMENT_BYTES_MAX,
+    THRESHOLD_MIN,
+)
 from protocol.statements import (
     OTHERS,
     Codec,
@@ -187,6 +194,9 @@ def draft(
 
     Raises `Refused` with the sentence for the organiser when a rule is broken.
     """
+    _check_count(threshold, len(introductions))
+    if len(name.strip().encode(errors="replace")) > NAME_BYTES_MAX:
+        raise Refused(f"the name of a federation has up to {NAME_BYTES_MAX} bytes: one line")
     seats = [
         {
             "seat": seat,
@@ -242,10 +252,7 @@ def read_roster(body: bytes) -> Roster:
     )
 
 
-def _check_seats(name: str, threshold: int, guardians: tuple[Guardian, ...]) -> None:
-    count = len(guardians)
-    if not name:
-        raise Refused("a federation needs a name")
+def _check_count(threshold: int, count: int) -> None:
     if count < SEATS_MIN or count > SEATS_MAX:
         raise Refused(
             f"a federation has from {SEATS_MIN} to {SEATS_MAX} guardians, this one {count}"
@@ -260,6 +267,13 @@ def _check_seats(name: str, threshold: int, guardians: tuple[Guardian, ...]) -> 
             f"a threshold of {threshold} can never be reached by {count} guardians; "
             f"the most is {count}"
         )
+
+
+def _check_seats(name: str, threshold: int, guardians: tuple[Guardian, ...]) -> None:
+    if not name:
+        raise Refused("a federation needs a name")
+    count = len(guardians)
+    _check_count(threshold, count)
     if [guardian.seat for guardian in guardians] != list(range(count)):
         raise Malformed("the seats of a first roster are numbered from 0, in order")
     for what in ("name", "identity", "sealing", "transport", "address"):

@@ -88,6 +88,7 @@ def reply(link: LinkId, request: int, **fields: Any) -> Send:
 
 def refusal(link: LinkId, request: int, error: HoldfastError) -> Send:
     """The lawful no, as a sentence for the person at the other end."""
-    kind = {NotYet: "not yet", Locked: "locked", Malformed: "malformed"}.get(type(error), "refused")
+    kinds = {NotYet: "not yet", Locked: "locked", Malformed: "malformed"}
+    kind = next((kinds[cls] for cls in type(error).__mro__ if cls in kinds), "refused")
     fields = {"request": request, "sentence": str(error), "hint": error.hint, "kind": kind}
     return Send(link, Message("refusal", fields))

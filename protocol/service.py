@@ -17,6 +17,7 @@ from protocol.contract import (
     Changed,
     Deliver,
     Done,
+    DropFragments,
     Effect,
     Id,
     Ledger,
@@ -42,6 +43,7 @@ from protocol.statements import Codec
 
 CLAIMS_WAITING_MAX: Final = 20_000  # about 30 MB; a small town losing its phones in a week
 FOLLOWERS_MAX: Final = 2_000  # links that wait for news of a case
+FOLLOWS_MAX: Final = 16  # claims that one link waits for: a person has one, a helper a few
 TRANSFERS_MAX: Final = 64  # fragments on their way in at once
 KNOCKING_MAX: Final = 1_000  # refused members whose number a guardian may type
 ERASED_KEY: Final = b"erased/"
@@ -139,8 +141,10 @@ class Service:
     def _knock(self, deal: bytes) -> None:
         """Remember who asked to be admitted, so that a guardian can do it by number."""
         first = self._codec.read(deal).body["first"]
-        if len(self.knocking) < KNOCKING_MAX:
-            self.knocking[member_number(first)] = first
+        self.knocking.pop(member_number(first), None)
+        if len(self.knocking) >= KNOCKING_MAX:
+            del self.knocking[next(iter(self.knocking))]  # who waits will knock again
+        self.knocking[member_number(first)] = first
 
     def _receive(
         self,
@@ -170,7 +174,20 @@ class Service:
         elif transfer.deposit is None:
             out.append(reply(transfer.link, transfer.request, kept=True))
         else:
-            self._keep(at, transfer.link, transfer.request, transfer.deposit, out)
+            self._complete(at, transfer.link, transfer.request, transfer.deposit, out)
+
+    def _complete(
+        self, at: Moment, link: LinkId, request: int, deposit: Deposit, out: list[Effect]
+    ) -> None:
+        """Keep a deposit whose fragments came, if what held when they were sent for still does."""
+        try:
+            self._custody.check_deposit(
+                deposit.deal.raw, deposit.version.raw, deposit.box, deposit.whole
+            )
+            self._keep(at, link, request, deposit, out)
+        except HoldfastError as error:
+            out.append(Persist(DropFragments(deposit.version.id)))
+            out.append(refusal(link, request, error))
 
     def _keep(
         self, at: Moment, link: LinkId, request: int, deposit: Deposit, out: list[Effect]
@@ -247,9 +264,12 @@ class Service:
         row = self._custody.owned(statement)
         vault_id, body = statement.body["vault"], statement.body
         if statement.type == "veto":
-            if body["claim"] not in self._casework.docket.cases:
+            case = self._casework.docket.cases.get(body["claim"])
+            if case is None:
                 raise NotYet("this guardian has not heard of the claim that is vetoed")
-            self._casework.carry(at, statement, out)
+            # One veto says it all; more of them would only fill the logs.
+            if all(veto.by != statement.by for veto in case.vetoes.values()):
+                self._casework.carry(at, statement, out)
         elif statement.type == "check-in":
             self._custody.seen(row, vault_id, at.now, out)
         elif self._casework.is_frozen(vault_id):
@@ -295,7 +315,10 @@ class Service:
     def _follow(self, at: Moment, link: LinkId, fields: Any, out: list[Effect]) -> None:
         if len(self._followers) >= FOLLOWERS_MAX and link not in self._followers:
             raise NotYet("very many people follow their cases here; try again in a minute")
-        self._followers.setdefault(link, {})[fields["claim"]] = {}
+        follows = self._followers.setdefault(link, {})
+        if len(follows) >= FOLLOWS_MAX and fields["claim"] not in follows:
+            raise NotYet(f"one device follows {FOLLOWS_MAX} claims at a time; connect again")
+        follows[fields["claim"]] = {}
         out.append(reply(link, fields["request"], following=True))
         self._tell(link, fields["claim"], at.now, out)
 

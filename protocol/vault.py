@@ -88,9 +88,18 @@ def make_card(key: bytes, line: str, picture: bytes) -> tuple[list[bytes], bytes
     return chunks, fragments.root(chunks)
 
 
+_CARD: Final = {
+    "line": text(TEXT_CHARS_MAX * 4),
+    "picture": octets_up_to(CARD_CHUNKS_MAX * CARD_CHUNK_BYTES),
+}
+
+
 def open_card(key: bytes, chunks: Sequence[bytes]) -> tuple[str, bytes]:
     """The line and the picture of a verification card."""
-    fields = decode(sealing.unlock(key, b"".join(chunks)), limit=CARD_CHUNKS_MAX * CARD_CHUNK_BYTES)
+    plain = sealing.unlock(key, b"".join(chunks))
+    fields = decode(plain, limit=CARD_CHUNKS_MAX * CARD_CHUNK_BYTES)
+    if type(fields) is not dict or not fits(fields, _CARD):
+        raise Malformed("this is not a verification card")
     return fields["line"], fields["picture"]
 
 
@@ -359,7 +368,9 @@ def check_version(version: Verified, deal: Verified, whole: bytes) -> None:
             raise FaultyPiece("a small version names fragments it does not have")
         if len(whole) != body["size"] or ciphertext_hash([whole]) != body["ciphertext"]:
             raise FaultyPiece("the ciphertext is not the one the owner signed")
-    elif whole or len(body["roots"]) != len(deal.body["holders"]) or not body["segments"]:
+        return
+    segments = -(-body["size"] // sealing.SEALED_SEGMENT_BYTES)
+    if whole or len(body["roots"]) != len(deal.body["holders"]) or body["segments"] != segments:
         raise FaultyPiece("a large version does not name the fragments of every holder")
 
 

@@ -460,4 +460,8 @@ def _words(args: Mapping[str, Any]) -> str:
     words = str(args.get("words") or "").strip()
     if len(words) > TEXT_CHARS_MAX:
         raise Refused(f"at most {TEXT_CHARS_MAX} characters, these are {len(words)}")
+    try:
+        words.encode()
+    except UnicodeEncodeError:
+        raise Refused("the words hold characters that are no text; type them again") from None
     return words

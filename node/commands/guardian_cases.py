@@ -5,7 +5,7 @@ What is typed as a code is never shown again, by no command.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -212,7 +212,7 @@ def transcript_lines(record: View) -> list[str]:
         f"good until {_at(claim, 'expires')}",
         "",
     ]
-    told: list[tuple[int, int, str]] = []
+    told: list[tuple[int, int, Verified]] = []
     for order, key in enumerate(("votes", "vetoes", "releases", "successions")):
         for raw in record[key]:
             try:
@@ -220,16 +220,31 @@ def transcript_lines(record: View) -> list[str]:
             except HoldfastError as error:
                 lines.append(f"A statement does not hold and is left out: {error}")
                 continue
-            told.append((statement.body["at"], order, _told(statement, roster)))
-    lines += [sentence for _, _, sentence in sorted(told)]
+            told.append((statement.body["at"], order, statement))
+    told.sort(key=lambda one: one[:2])
+    vaults = _numbered([statement for _, _, statement in told])
+    lines += [_told(statement, roster, vaults) for _, _, statement in told]
     return [terminal.harmless(line) for line in lines]
+
+
+def _numbered(statements: Sequence[Verified]) -> dict[bytes, str]:
+    """What to call the vaults approved, where guardians chose different ones."""
+    approved = [
+        statement.body["vault"]
+        for statement in statements
+        if statement.type == "vote" and statement.body["verdict"] == "approve"
+    ]
+    different = list(dict.fromkeys(approved))
+    if len(different) < 2:
+        return dict.fromkeys(different, "")
+    return {vault: f" vault {number}" for number, vault in enumerate(different, start=1)}
 
 
 def _at(statement: Verified, key: str) -> str:
     return terminal.human_time(statement.body[key])
 
 
-def _told(statement: Verified, roster: Roster) -> str:
+def _told(statement: Verified, roster: Roster, vaults: Mapping[bytes, str]) -> str:
     body = statement.body
     guardian = roster.by_identity(statement.by)
     who = guardian.name if guardian else "somebody who is no guardian"
@@ -239,7 +254,7 @@ def _told(statement: Verified, roster: Roster) -> str:
         case "vote":
             done = {"approve": "approved", "reject": "rejected", "ask": "asked"}[body["verdict"]]
             how = f", {body['how']}" if body["how"] else ""
-            vault = f" (vault {body['vault'].hex()[:8]})" if body["verdict"] == "approve" else ""
+            vault = vaults.get(body["vault"], "")
             again = f", vote {body['revision'] + 1} of theirs" if body["revision"] else ""
             return f"{when}  {who} {done}{vault}{how}{again}{words}"
         case "veto":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -258,7 +259,8 @@ async def invite(act: Act) -> int:
             write_durably(Path(path), draw(line), replace=False)
             act.say(f"Drawn in {path}.")
     if not act.options.json:
-        terminal.show(qr.terminal(line))
+        if sys.stderr.isatty():
+            terminal.show(qr.terminal(line))
         act.say(f"Invite to {made['federation']}. It is no secret. Members compare these words:")
         act.say(f"   {eight}")
         act.say()

@@ -33,7 +33,6 @@ from protocol.federation import (
     read_signed,
 )
 
-_SHOWN: Final = ("name", "contact", "hours")  # of the settings, told in the introduction as well
 _LOOPBACK: Final = ("localhost", "::1")
 STOP_SECONDS: Final = 10.0  # links get two to say goodbye, and the disk some
 
@@ -161,7 +160,6 @@ async def run(act: Act) -> int:
     config = read_config(act.home / daemon.CONFIG, flags=flags, environment=os.environ)
     daemon.set_up_logging(config.log, sys.stderr)
     passphrase = _passphrase_to_start(act)
-    _renew_introduction(act, config, passphrase)
     node = daemon.Daemon(act.home, config)
     if passphrase is not None:
         node.unlock(passphrase)
@@ -179,21 +177,6 @@ def _passphrase_to_start(act: Act) -> bytes | None:
         return find_passphrase(None, environment=os.environ)
     except Locked:
         return None
-
-
-def _renew_introduction(act: Act, config: GuardianConfig, passphrase: bytes | None) -> None:
-    """Sign the introduction anew when the settings have changed: it is where others call us."""
-    told = read_introduction(own_introduction(act)).body
-    same = all(told[key] == getattr(config, key) for key in _SHOWN)
-    if same and told["address"] == config.advertise and told["languages"] == list(config.languages):
-        return
-    if passphrase is None:
-        act.say(
-            f"{daemon.CONFIG} has changed; the others are told when you start with the passphrase."
-        )
-        return
-    _write_introduction(act, config, passphrase)
-    act.say(f"{daemon.CONFIG} has changed; the introduction is signed anew.")
 
 
 async def status(act: Act) -> int:

@@ -282,7 +282,7 @@ def effect(view: View, each: View, me: str, now: int) -> str:
     """What this guardian's approval of a vault does, or has done."""
     count, quorum = each["approvals"], each["quorum"]
     if view["state"] in (cases.RELEASED, cases.EXPIRED):
-        return f"{count} of {quorum} approved; this case is {view['state']}"
+        return f"this case is {view['state']}"
     if _has_approved(view, each, me):
         return f"you approved: {count} of {quorum}{_then(view, each, count, now)}"
     number = count + 1

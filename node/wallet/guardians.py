@@ -235,8 +235,9 @@ class Guardians:
                         return
                 except HoldfastError as error:
                     failed[seat] = error
-                if seat not in self.endpoints:
-                    return
+                    # Who cannot be reached now will not be in the next few seconds either.
+                    if seat not in self.endpoints or attempt + 1 >= TRIES:
+                        return
                 if attempt + 1 < tries:
                     await trio.sleep(pause)
                     pause = min(2 * pause, BACKOFF_MAX)

@@ -72,10 +72,10 @@ def make(secret: bytes = b"secret", *, after: Backup | None = None, seed: int = 
 FIRST = make()
 
 
-def receipt(backup: Backup, seat: int, **other: object) -> bytes:
+def receipt(backup: Backup, by: int, /, **other: object) -> bytes:
     deal, version = CODEC.read(backup.deal), CODEC.read(backup.version)
-    fields = {"vault": deal.body["vault"], "deal": deal.id, "version": version.id, "seat": seat}
-    key = IDENTITIES[int(str(other.pop("signer", seat)))]
+    fields = {"vault": deal.body["vault"], "deal": deal.id, "version": version.id, "seat": by}
+    key = IDENTITIES[int(str(other.pop("signer", by)))]
     return CODEC.sign(key, "receipt", {**fields, "at": NOW, **other}).raw
 
 
