@@ -216,17 +216,15 @@ class _Rehearsal:
                     break
                 why.update(await self.guardians.each(work, wanting, tries=1))
                 for seat in wanting:
-                    never = isinstance(why.get(seat), (FaultyPiece, Locked))
-                    if never or seat not in self.guardians.endpoints:
+                    if isinstance(why.get(seat), (FaultyPiece, Locked)):
                         hopeless[seat] = True
                 await trio.sleep(PAUSE_SECONDS)
         missing = [seat for seat in self.roster.seats if not is_done(seat)]
         return {seat: self._why(seat, why.get(seat)) for seat in missing}
 
     def _why(self, seat: int, error: HoldfastError | None) -> str:
-        if seat not in self.guardians.endpoints:
-            return "nobody can call their node, so no wallet can bring them a piece"
-        return str(error) if error is not None else "no answer came in time"
+        name = self.roster.named(seat)
+        return str(error).removeprefix(f"{name}: ") if error else "no answer came in time"
 
     # --- and back ---------------------------------------------------------------------
 

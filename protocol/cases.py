@@ -204,6 +204,7 @@ class Docket:
 
     def _counts(self, case: Case, seat: Seat, vote: Verified, vault: Id, deal: Id) -> bool:
         body = vote.body
+        # SPEC 11.3: what counts as an approval.
         if body["verdict"] != "approve" or body["vault"] != vault or body["deal"] != deal:
             return False
         latest = self._approved.get((vault, seat))
@@ -221,6 +222,7 @@ def advance(facts: Facts, standing: Standing, now: int) -> Facts:
         fresh = Facts(opened=facts.opened, code=facts.code, approved=facts.approved)
         facts = replace(fresh, released=facts.released, vault=standing.vault)
     facts = _contest(facts, standing, now)
+    # SPEC 11.7: the clock runs while the quorum stands and no veto holds it.
     runs = standing.has_quorum and (not standing.vetoed or facts.final)
     if runs and not facts.since:
         return replace(facts, since=now, stood=facts.stood or now)
@@ -235,6 +237,7 @@ def _contest(facts: Facts, standing: Standing, now: int) -> Facts:
         facts = replace(facts, approved=now)
     if standing.vetoed and not facts.contested:
         facts = replace(facts, contested=now)
+    # SPEC 11.12: an override once complete is final.
     if standing.is_overridden and not facts.final:
         facts = replace(facts, final=True)
     return facts

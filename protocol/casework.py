@@ -29,7 +29,7 @@ from protocol.contract import (
 )
 from protocol.custody import VERSIONS_MAX, Custody, DealRow
 from protocol.encoding import hash256
-from protocol.errors import FaultyPiece, HoldfastError, NotYet, Refused, WrongSecret
+from protocol.errors import FaultyPiece, HoldfastError, Locked, NotYet, Refused, WrongSecret
 from protocol.gossip import PING_EVERY, SKEW_MAX, Gossip
 from protocol.keys import SealingKey
 from protocol.limits import FULL_NAME_BYTES_MAX, MINUTE, SEATS_MAX
@@ -248,6 +248,11 @@ class Casework:
     def name_of(self, claim: Verified) -> str:
         """The name in a claim, as the claimant typed it. Raises `Locked` or `Refused`."""
         body = claim.body
+        if not self._sealing:
+            raise Locked(
+                "this node is locked and cannot read names",
+                hint="unlock it: holdfast guardian unlock",
+            )
         if self.seat in body["seats"]:
             wrap = body["wraps"][body["seats"].index(self.seat)]
             for key in self._sealing:

@@ -69,6 +69,7 @@ def decode(raw: bytes, *, limit: int) -> Any:
         again = cbor2.dumps(value, canonical=True)
     except (TypeError, ValueError) as error:
         raise Malformed(f"This message holds something Holdfast never writes: {error}.") from error
+    # SPEC 1.10: one encoding for each value, whatever rule was broken.
     if again != raw:
         raise Malformed(
             "This message is written in an unusual way: "

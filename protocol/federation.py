@@ -342,6 +342,7 @@ def read_signed(raw: bytes, federation: bytes | None = None) -> Signed:
     if type(fields) is not dict or not fits(fields, expected):
         raise Malformed("this is not a signed roster")
     roster = read_roster(fields["body"])
+    # SPEC 4.4: the id is the hash of the body, so no other roster passes.
     if federation is not None and roster.id != federation:
         raise Refused("this is the roster of another federation than the one expected")
     if len(fields["signatures"]) != len(roster.guardians):

@@ -167,6 +167,7 @@ def check_path(leaf: bytes, index: int, count: int, path: Sequence[bytes], root:
     found = _leaf(leaf)
     for step, left in zip(path, sides, strict=True):
         found = _node(step, found) if left else _node(found, step)
+    # SPEC 8.16: the leaf is the one that the owner signed.
     if found != root:
         raise wrong
 

@@ -170,7 +170,7 @@ class GuardianCore:
 
     def _finish(self, at: Moment) -> Sequence[Effect]:
         self.service.tell_followers(at, self._ledger.out)
-        return self._ledger.out
+        return self.service.relay.redirect(self._ledger.out)
 
     # --- routes -----------------------------------------------------------------------
 
@@ -194,10 +194,21 @@ class GuardianCore:
                 self.gossip.ping_heard(at, link, message, out)
             case "compare":
                 self.gossip.compare_asked(link, message, out)
+            case "passed" if link in self.gossip.neighbours:
+                self._passed(at, link, message, out)
+            case "returned" if link in self.gossip.neighbours:
+                self.service.relay.returned(message.fields, out)
             case "join":
                 out.append(Send(link, Message("founded", {"signed": self.service.signed})))
             case kind if kind in messages.REQUESTS:
                 self.service.handle(at, link, message, out)
+
+    def _passed(self, at: Moment, link: int, message: Message, out: list[Effect]) -> None:
+        try:
+            guest, request = self.service.relay.guest(link, message.fields)
+        except Malformed:
+            return  # the wallet's mistake, not that of the neighbour who passed it on
+        self.service.handle(at, guest, request, out)
 
     def _timer(self, at: Moment, timer: str, out: list[Effect]) -> None:
         kind, _, about = timer.partition(":")

@@ -36,12 +36,18 @@ def _head(value: Any) -> bool:
     )
 
 
+def _is_map(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
 # Between guardians.
 GOSSIP: Final[dict[str, dict[str, Check]]] = {
     "clock": {"heads": list_of(_head, _HEADS_MAX), "reply": flag},
     "digest": {"digest": octets(16)},
     "ping": {"now": uint, "linked": list_of(uint, SEATS_MAX), "digest": octets(16)},
     "compare": {"seat": uint, "incarnation": uint, "upto": uint},
+    "passed": {"number": uint, "kind": text(20), "fields": _is_map},
+    "returned": {"number": uint, "kind": text(20), "fields": _is_map},
 }
 
 # From a wallet to a guardian. Each carries `request`, which its answer repeats.
@@ -61,6 +67,7 @@ REQUESTS: Final[dict[str, dict[str, Check]]] = {
     "follow": {"claim": id32},
     "succeed": {"raw": _RAW},
     "fragments": {"claim": id32, "version": id32},
+    "through": {"seat": uint, "kind": text(20), "fields": _is_map},
 }
 
 # During the founding, before there is a federation.

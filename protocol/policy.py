@@ -58,6 +58,7 @@ def usual_override(quorum: int, guardians: int) -> int:
 
 def check_policy(policy: Policy, bounds: Bounds, threshold: int, holders: int) -> None:
     """Refuse a policy outside what the roster allows, with the numbers."""
+    # SPEC 8.6: within what the roster allows.
     lowest = max(bounds.quorum_floor, threshold)
     if not lowest <= policy.quorum <= min(bounds.quorum_ceiling, holders):
         raise Refused(

@@ -274,6 +274,7 @@ def decrypt_payload(key: bytes, segments: Sequence[bytes]) -> bytes:
     for index, segment in enumerate(segments):
         last = index + 1 == len(segments)
         part = _open_segment(key, segment, index, last)
+        # SPEC 7.14: nothing is given out before all segments are open.
         if part is None and index == 0 and _open_segment(key, segment, 0, not last) is None:
             raise WrongSecret(
                 "The payload does not open: the name or passphrase is not the one it was made with."
@@ -302,6 +303,7 @@ def _open_segment(key: bytes, segment: bytes, index: int, last: bool) -> bytes |
 
 def _unpad(padded: bytes) -> bytes:
     plain = padded.rstrip(b"\0")
+    # SPEC 7.14: exactly the padding of 7.10.
     if not plain.endswith(_MARK) or len(padded) != padded_size(len(plain)):
         raise Malformed("The payload opens, but its padding is not what Holdfast writes.")
     return plain[:-1]

@@ -39,6 +39,7 @@ from protocol.gossip import Gossip
 from protocol.keys import SigningKey
 from protocol.messages import refusal, reply
 from protocol.policy import policy_of
+from protocol.relay import Relay, refuse_fragments
 from protocol.statements import Codec
 
 CLAIMS_WAITING_MAX: Final = 20_000  # about 30 MB; a small town losing its phones in a week
@@ -82,6 +83,7 @@ class Service:
         self._casework = casework
         self._chores = chores
         self._ledger = ledger
+        self.relay = Relay(gossip)
         self._transfers: dict[str, Transfer] = {}
         self._numbered = 0
         self._followers: dict[LinkId, dict[Id, dict[bytes, bool]]] = {}
@@ -99,6 +101,7 @@ class Service:
             "follow": self._follow,
             "succeed": self._succeed,
             "fragments": self._fragments,
+            "through": lambda at, link, fields, out: self.relay.pass_on(link, fields, out),
         }
 
     def handle(self, at: Moment, link: LinkId, message: Message, out: list[Effect]) -> None:
@@ -113,7 +116,8 @@ class Service:
             out.append(refusal(link, message.fields["request"], error))
 
     def link_down(self, link: LinkId) -> None:
-        self._followers.pop(link, None)
+        for gone in (link, *self.relay.link_down(link)):
+            self._followers.pop(gone, None)
         for id_ in [id_ for id_, item in self._transfers.items() if item.link == link]:
             del self._transfers[id_]
 
@@ -134,6 +138,8 @@ class Service:
         if vault.is_whole(deposit.version):
             self._keep(at, link, fields["request"], deposit, out)
             return
+        if link < 0:
+            raise refuse_fragments()
         root = vault.root_for(deposit.version, deposit.deal, self._seat)
         count = deposit.version.body["segments"]
         self._receive(link, fields["request"], deposit.version.id, root, count, deposit, out)
@@ -192,19 +198,23 @@ class Service:
     def _keep(
         self, at: Moment, link: LinkId, request: int, deposit: Deposit, out: list[Effect]
     ) -> None:
-        if self._key is None:
-            raise Locked(
-                "this guardian's node is locked and takes no backups just now",
-                hint="try again later, or call the guardian",
-            )
+        key = self._unlocked()
         vault_id = deposit.deal.body["vault"]
         if policy_of(deposit.deal).rehearsal:
             self._chores.add("rehearsal", at.now, vault_id, out)
         self._custody.keep(deposit, self._casework.is_frozen(vault_id), at.now, out)
         fields = self._custody.receipt(deposit, at.now)
-        receipt = self._codec.sign(self._key, "receipt", fields)
+        receipt = self._codec.sign(key, "receipt", fields)
         out.append(reply(link, request, receipt=receipt.raw))
         out.append(Changed("members"))
+
+    def _unlocked(self) -> SigningKey:
+        if self._key is None:
+            raise Locked(
+                "this guardian's node is locked and takes no backups just now",
+                hint="try again later, or call the guardian",
+            )
+        return self._key
 
     def _card(self, at: Moment, link: LinkId, fields: Any, out: list[Effect]) -> None:
         pair = self._custody.deal(fields["vault"], fields["deal"])

@@ -65,6 +65,7 @@ def decode_scalar(raw: bytes) -> int:
     """
     if len(raw) != SCALAR_BYTES:
         raise Malformed(f"A share has {SCALAR_BYTES} bytes; this one has {len(raw)}.")
+    # SPEC 6.2: neither zero nor beyond the group order.
     scalar = int.from_bytes(raw, "little")
     if not 0 < scalar < L:
         raise Malformed("A share is zero or too large, which no honest dealer makes.")
@@ -196,6 +197,7 @@ def check_dealing(
     for commitment in commitments:
         right.append(multiply(sum(rows) % L, commitment))
         rows = [row * (seat + 1) for row, seat in zip(rows, seats, strict=True)]
+    # SPEC 6.8: all points lie on the committed polynomial.
     if left != add_points(right):
         raise FaultyPiece(
             "This deal contradicts itself: the shares it announces would not all give back "

@@ -297,6 +297,7 @@ def _known(body: Mapping[str, Any]) -> bool:
 
 
 def _id(signed: bytes, by: bytes) -> bytes:
+    # SPEC 3.6: never over the signature.
     return hash256("hf/statement", signed, by)
 
 
@@ -305,6 +306,7 @@ def _payload(raw: bytes) -> bytes:
     if len(raw) > STATEMENT_BYTES_MAX:
         raise Malformed(f"a statement has {len(raw)} bytes, the most is {STATEMENT_BYTES_MAX}")
     end = len(raw) - _TAIL
+    # SPEC 3.1: the one form of the envelope.
     if not raw.startswith(_HEAD) or raw[end : end + 2] != b"\x58\x40":
         raise Malformed("this is not a statement in the form of COSE_Sign1 that is used here")
     return raw[len(_HEAD) : end]

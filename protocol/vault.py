@@ -212,6 +212,7 @@ def check_deal(deal: Verified, federation: bytes, roster: Roster | None = None) 
     With `roster` it must be a deal that this roster's guardians may accept now.
     """
     body = deal.body
+    # SPEC 8.4, in this order.
     if body["vault"] != vault_id(body["first"], federation, body["salt"]):
         raise FaultyPiece("a deal names a vault that its owner key does not make")
     holders = body["holders"]
@@ -359,6 +360,7 @@ def is_whole(version: Verified) -> bool:
 def check_version(version: Verified, deal: Verified, whole: bytes) -> None:
     """Check a version against its deal, and the ciphertext where it travels whole."""
     body = version.body
+    # SPEC 8.12: of this deal, and by its signer.
     if (body["deal"], body["vault"], version.by) != (deal.id, deal.body["vault"], deal.by):
         raise FaultyPiece("a version belongs to another deal than the one it came with")
     if body["size"] > PAYLOAD_BYTES_MAX:

@@ -36,7 +36,7 @@ async def claims(act: Act) -> int:
 async def open_claim(act: Act) -> int:
     """Open a claim with its code, for all guardians to see."""
     view = await act.ask("open", code=_code(act))
-    act.emit(view, wording.case_lines(view, await _me(act), act.clock.now()))
+    act.emit(view, await _case_lines(act, view))
     act.say("The others are told. If you are sure who it is: " + act.command("approve"))
     return terminal.DONE
 
@@ -44,7 +44,7 @@ async def open_claim(act: Act) -> int:
 async def show(act: Act) -> int:
     """Look at a case once more, or at the verification card of one of its vaults."""
     view = await act.ask("show", case=_case(act))
-    lines = wording.case_lines(view, await _me(act), act.clock.now())
+    lines = await _case_lines(act, view)
     if act.options.card is None:
         act.emit(view, lines)
         return terminal.DONE
@@ -98,8 +98,10 @@ def _case(act: Act) -> str:
     return " ".join(act.options.case)
 
 
-async def _me(act: Act) -> str:
-    return str((await act.ask("status"))["me"])
+async def _case_lines(act: Act, view: View) -> list[str]:
+    status = await act.ask("status")
+    now = act.clock.now()
+    return wording.case_lines(view, str(status["me"]), now, locked=bool(status["locked"]))
 
 
 # --- voting ----------------------------------------------------------------------------
@@ -108,20 +110,15 @@ async def _me(act: Act) -> str:
 async def approve(act: Act) -> int:
     """Vote for giving the key back, after a last look at what that does."""
     code = _code(act)
-    view, me = await act.ask("open", code=code), await _me(act)
-    for line in wording.case_lines(view, me, act.clock.now()):
+    view = await act.ask("open", code=code)
+    for line in await _case_lines(act, view):
         act.say(line)
     each = _vault(act, view)
-    if view["vetoes"] and not act.options.despite_veto:
-        raise Refused(
-            "the owner's old device says that this claim is not theirs; nothing was signed",
-            hint="if you are sure that the person before you is the member and the old device is "
-            "in other hands, approve with --despite-veto",
-        )
     how = _how(act)
     words = act.options.words or ""
     if how == "other" and not words.strip() and act.is_interactive:
         words = terminal.ask("How did you check who it is?")
+    me = str((await act.ask("status"))["me"])
     effect = wording.effect(view, each, me, act.clock.now())
     if not act.confirm(f"Give {each['name']}'s key back, as far as it is up to you? ({effect})"):
         raise Refused("nothing was signed")

@@ -176,8 +176,10 @@ def status_lines(view: View, now: int) -> list[str]:
     ]
     silent = {each["guardian"]: each for each in view["unreachable"]}
     lines += [_linked(person, view["me"], silent, now) for person in people]
-    kept, waits = view["vaults"], view["waiting_for_code"]
-    lines.append(f"{kept} vault{'' if kept == 1 else 's'} kept, {view['open_cases']} open cases")
+    waits = view["waiting_for_code"]
+    lines.append(
+        f"{_count(view['vaults'], 'vault')} kept, {_count(view['open_cases'], 'case')} open"
+    )
     if waits:
         lines.append(waiting_for_code(waits))
     if not view["rehearsed"]:
@@ -186,6 +188,10 @@ def status_lines(view: View, now: int) -> list[str]:
     if skew is not None and abs(skew) > _SKEW_SHOWN:
         lines.append(f"this machine's clock is {human_duration(abs(skew))} off the others'; set it")
     return lines
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _linked(person: View, me: str, silent: Mapping[str, View], now: int) -> str:
@@ -243,15 +249,19 @@ def state_words(case: View, now: int) -> str:
     return f"{count} so far" if case["quorum"] else count
 
 
-def case_lines(view: View, me: str, now: int) -> list[str]:
+def case_lines(view: View, me: str, now: int, *, locked: bool = False) -> list[str]:
     """A case as its guardian sees it before a vote."""
     lines = [
-        f"case {view['case']}: “{view['name']}” asks for a key back",
+        f"case {view['case']}: {_quoted(view['name'])} asks for a key back",
         f"  made {moment(view['created'], now)}, opened here {moment(view['opened'], now)}, "
         f"ends {human_time(view['expires'])}",
         f"  {state_words(view, now)}",
     ]
-    if view["vaults"]:
+    if locked:
+        lines.append(
+            "  this node is LOCKED and sees neither name nor vaults: holdfast guardian unlock"
+        )
+    elif view["vaults"]:
         lines.append("  vaults under that name or one like it:")
     else:
         lines.append("  this node sees no vault under that name or one like it")
@@ -259,6 +269,11 @@ def case_lines(view: View, me: str, now: int) -> list[str]:
         lines += _vault_lines(view, each, me, now)
     lines += _said(view, now)
     return lines
+
+
+def _quoted(name: str) -> str:
+    """A name in quotes, or, in brackets as the desk gives it, why there is none."""
+    return name if name.startswith("(") else f"“{name}”"
 
 
 def _vault_lines(view: View, each: View, me: str, now: int) -> list[str]:
@@ -328,7 +343,8 @@ def vote_words(vote: View, numbers: Mapping[str, int], now: int) -> str:
     parts = [f"{vote['guardian']} {done}"]
     if vote["verdict"] == "approve":
         number = numbers.get(vote["vault"])
-        parts[0] += f" vault {number}" if number else " another vault than those above"
+        other = " another vault than those above" if numbers else ""
+        parts[0] += f" vault {number}" if number else other
     parts += [vote["how"]] if vote["how"] else []
     parts += ["despite the objection"] if vote["despite_veto"] else []
     parts.append(moment(vote["at"], now))

@@ -252,7 +252,7 @@ def _objecting(one: argparse.ArgumentParser) -> None:
 _OPTIONS = {
     "join": (_invite, _join, _secret, _names, _output),
     "backup": (_secret, _names, _output),
-    "status": (),
+    "status": (_title, _output),
     "recover": (_invite, _names, _passphrase, _output, _returning, _recover),
     "resume": (_names, _passphrase, _output, _returning),
     "move": (_moving, _output, _passphrase),

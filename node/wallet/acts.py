@@ -142,13 +142,14 @@ async def _back_up(acts: Acts, wallet: Wallet) -> int:
     form, secret, file = asking.ask_secret(options, acts.ports.entropy)
     names = asking.ask_names(options)
     line, picture = asking.read_card(options)
+    title = _title(wallet, options.title, file or "key")
     wish = Wish(
-        title=_title(wallet, options.title, file or "key"),
+        title=title,
         form=form,
         secret=secret,
         names=names,
         file=file,
-        hint=options.hint or "",
+        hint=_hint(acts, wallet, title),
         passphrase=asking.ask_new_passphrase(options),
         card_line=line,
         card_picture=picture,
@@ -158,7 +159,19 @@ async def _back_up(acts: Acts, wallet: Wallet) -> int:
     vault_id = await backup.begin(wallet, wish)
     if options.output:
         asking.write_secret(options.output, secret)
+    elif not file:
+        acts.screen.say("The wallet keeps it; to a file: holdfast wallet status --output FILE")
     return acts.stands(wallet, vault_id, await backup.deposit(wallet, vault_id))
+
+
+def _hint(acts: Acts, wallet: Wallet, title: str) -> str:
+    """What tells this vault from the member's others, for guardians, once a claim is open."""
+    if acts.options.hint is not None:
+        return str(acts.options.hint)
+    if not wallet.folder.state.backups:
+        return ""
+    acts.screen.say(f"Once it is claimed, guardians see “{title}” beside your name.")
+    return title
 
 
 def _title(wallet: Wallet, wanted: str | None, usual: str) -> str:
@@ -185,7 +198,7 @@ async def resume(acts: Acts) -> int:
 
     with acts.opened() as wallet:
         code = await Returning(acts, wallet).resume()
-        return code if code != terminal.DONE else await catch_up(acts, wallet)
+        return await catch_up(acts, wallet) if code is None else code
 
 
 async def catch_up(acts: Acts, wallet: Wallet) -> int:

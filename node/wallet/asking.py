@@ -191,7 +191,7 @@ def ask_new_passphrase(options: argparse.Namespace) -> str | None:
     )
     if not terminal.confirm("Shall there be one?", False):
         return None
-    return _checked(terminal.ask_twice("Passphrase:"))
+    return checked_passphrase(terminal.ask_twice("Passphrase:"))
 
 
 def ask_passphrase(options: argparse.Namespace, what: str = "Passphrase of the backup:") -> str:
@@ -203,18 +203,19 @@ def ask_passphrase(options: argparse.Namespace, what: str = "Passphrase of the b
             "this backup was made with a passphrase, and there is nobody to ask for it",
             hint="give it with --passphrase-file",
         )
-    return _checked(terminal.ask_secret(what))
+    return checked_passphrase(terminal.ask_secret(what))
 
 
 def passphrase_file(options: argparse.Namespace) -> str:
     raw = terminal.read_secret_file(options.passphrase_file)
     try:
-        return _checked(raw.decode())
+        return checked_passphrase(raw.decode())
     except UnicodeDecodeError as error:
         raise Refused("the passphrase in the file is not text in UTF-8") from error
 
 
-def _checked(text: str) -> str:
+def checked_passphrase(text: str) -> str:
+    """Return a passphrase as it is mixed in: in Unicode's NFC. Raises `Refused` when empty."""
     text = unicodedata.normalize("NFC", text)
     check_passphrase(text)
     return text

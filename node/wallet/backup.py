@@ -173,6 +173,11 @@ def ciphertext_part(wallet: Wallet, backup: Backup) -> str:
     return f"{wallet.codec.read(backup.version).id.hex()}.ciphertext"
 
 
+def payload(wallet: Wallet, vault_id: bytes) -> Payload:
+    """Return what is backed up, from the copy that the wallet keeps."""
+    return _payload(wallet, wallet.backup(vault_id))
+
+
 def _payload(wallet: Wallet, backup: Backup) -> Payload:
     return vault.read_payload(wallet.folder.part(payload_part(wallet, backup)))
 
@@ -222,7 +227,7 @@ async def deposit(wallet: Wallet, vault_id: bytes) -> Standing:
         for seat in codec.read(held.deal).body["holders"]
         if seat in due or (cards and seat not in held.carded)
     ]
-    failed = await wallet.guardians().each(work, wanting)
+    failed = await wallet.each(work, wanting)
     for seat, error in sorted(failed.items()):
         tell_failure(wallet, seat, error)
     await _settle(wallet, vault_id)
@@ -282,6 +287,6 @@ async def _settle(wallet: Wallet, vault_id: bytes) -> None:
         wallet.keep(vault_id, replace(now, told=tuple(sorted({*now.told, seat}))))
 
     untold = [seat for seat in backup.receipts if seat not in backup.told]
-    failed = await wallet.guardians().each(work, untold)
+    failed = await wallet.each(work, untold)
     for seat, error in sorted(failed.items()):
         tell_failure(wallet, seat, error)

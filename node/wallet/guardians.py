@@ -18,7 +18,7 @@ import trio
 
 from node.framing import FrameReader, pack
 from node.ports import Transport
-from node.transport import Unreachable
+from node.transport import Unreachable, WrongPeer
 from protocol.errors import FaultyPiece, HoldfastError, Locked, Malformed, NotYet, Refused
 from protocol.federation import Endpoint
 
@@ -50,11 +50,16 @@ def _nothing(kind: str, fields: Mapping[str, Any]) -> None:
 
 @dataclass
 class Link:
-    """A standing connection to one guardian."""
+    """A standing connection to one guardian.
+
+    `through` is the seat of a guardian that only dials out, when this connection is to
+    another one who passes requests on to it.
+    """
 
     stream: trio.abc.Stream
     name: str
     heard: Heard = _nothing
+    through: int | None = None
     _reader: FrameReader = field(init=False)
     _request: int = 0
 
@@ -62,7 +67,7 @@ class Link:
         self._reader = FrameReader(self.stream)
 
     async def greet(self, federation: bytes) -> Mapping[str, Any]:
-        """Exchange the first frames. Raises `Refused` when we are turned away."""
+        """Exchange the first frames. Raises `Unreachable` when we are turned away."""
         fields = {
             "software": metadata.version("holdfast"),
             "protocol": PROTOCOL,
@@ -72,7 +77,7 @@ class Link:
         await self._send("hello", fields)
         kind, answer = await self._receive()
         if kind == "bye":
-            raise Refused(f"{self.name} turned us away: {_text(answer, 'reason')}")
+            raise Unreachable(f"{self.name} turned us away: {_text(answer, 'reason')}")
         if kind != "hello":
             raise Malformed(f"{self.name} did not say who they are")
         return answer
@@ -88,6 +93,9 @@ class Link:
     async def begin(self, kind: str, fields: Mapping[str, Any]) -> int:
         """Send a request and return its number."""
         self._request += 1
+        if self.through is not None:
+            fields = {"seat": self.through, "kind": kind, "fields": dict(fields)}
+            kind = "through"
         await self._send(kind, {**fields, "request": self._request})
         return self._request
 
@@ -180,26 +188,43 @@ class Guardians:
     federation: bytes = b""
 
     async def call(self, seat: int, work: Work) -> None:
-        """Connect to one guardian, do the work, hang up. Every failure is a `HoldfastError`."""
-        name = self.names[seat]
-        if seat not in self.endpoints:
-            raise Unreachable(
-                f"{name} cannot be called from outside and has to be reached by the others"
-            )
+        """Connect to one guardian, do the work, hang up. Every failure is a `HoldfastError`.
+
+        A guardian that only dials out is reached through another one that it is linked to.
+        """
+        if seat in self.endpoints:
+            await self._call(seat, None, work)
+            return
+        error: HoldfastError = Unreachable(
+            f"{self.names[seat]} only dials out, and nobody else answers"
+        )
+        for other in sorted(self.endpoints):
+            try:
+                await self._call(other, seat, work)
+                return
+            except (Unreachable, NotYet) as failed:
+                error = failed
+        raise error
+
+    async def _call(self, seat: int, through: int | None, work: Work) -> None:
+        target = seat if through is None else through
+        name = self.names[target]
         endpoint = self.endpoints[seat]
         try:
             with trio.fail_after(DIAL_SECONDS):
                 stream = await self.transport.dial(endpoint.address, endpoint.transport, False)
-                link = Link(stream, name)
+                link = Link(stream, name, through=through)
                 try:
                     await link.greet(self.federation)
                 except BaseException:
                     await trio.aclose_forcefully(stream)
                     raise
             try:
-                await work(seat, link)
+                await work(target, link)
             finally:
                 await stream.aclose()
+        except WrongPeer as error:
+            raise Unreachable(f"somebody else than {name} answers at {endpoint.address}") from error
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise Unreachable(f"{name} cannot be reached") from error
         except trio.TooSlowError as error:
@@ -236,7 +261,7 @@ class Guardians:
                 except HoldfastError as error:
                     failed[seat] = error
                     # Who cannot be reached now will not be in the next few seconds either.
-                    if seat not in self.endpoints or attempt + 1 >= TRIES:
+                    if attempt + 1 >= TRIES:
                         return
                 if attempt + 1 < tries:
                     await trio.sleep(pause)
@@ -248,7 +273,10 @@ class Guardians:
         return failed
 
     async def keep(self, seat: int, work: Work, lost: Callable[[int, HoldfastError], None]) -> None:
-        """Do the work over and over, calling again whenever the link is lost. Never returns."""
+        """Do the work over and over, calling again whenever the link is lost.
+
+        Returns only when the guardian refuses.
+        """
         pause = BACKOFF_FIRST
         while True:
             began = trio.current_time()
@@ -256,6 +284,8 @@ class Guardians:
                 await self.call(seat, work)
             except HoldfastError as error:
                 lost(seat, error)
+                if isinstance(error, Refused):
+                    return
             if trio.current_time() - began > BACKOFF_MAX:
                 pause = BACKOFF_FIRST
             await trio.sleep(pause)

@@ -19,6 +19,8 @@ from protocol.wallet.preparing import check_spellings
 async def status(acts: Acts) -> int:
     """Say who holds what, and whether anybody claims it."""
     with acts.opened() as wallet:
+        if acts.options.output:
+            return _write_out(acts, wallet)
         roster = wallet.roster
         looks = [await ownership.look(wallet, vault_id) for vault_id in acts.vaults(wallet)]
         if acts.options.json:
@@ -29,6 +31,15 @@ async def status(acts: Acts) -> int:
             if len(ownership.erased_by(wallet, seen)) == len(roster.guardians):
                 ownership.forget(wallet, seen.vault)
         return terminal.DONE
+
+
+def _write_out(acts: Acts, wallet: Wallet) -> int:
+    """Write what is backed up to a new file: this wallet keeps a copy."""
+    asking.check_output(acts.options)
+    vault_id = wallet.choose(acts.options.title)
+    asking.write_secret(acts.options.output, backup.payload(wallet, vault_id).secret)
+    acts.screen.say(f"Written to {acts.options.output}, which only you can read.")
+    return terminal.DONE
 
 
 def _status_map(wallet: Wallet, looks: list[Look]) -> dict[str, Any]:
@@ -89,7 +100,8 @@ def _backup_lines(wallet: Wallet, seen: Look) -> list[str]:
     roster = wallet.roster
     lines = [f"{seen.backup.title}: {seen.standing.sentence}"]
     for seat, error in sorted(seen.failed.items()):
-        lines.append(f"  {roster.named(seat)}: {error}")
+        named = roster.named(seat)
+        lines.append(f"  {error}" if str(error).startswith(named) else f"  {named}: {error}")
     if seen.leaving:
         when = terminal.human_time(seen.leaving)
         lines.append(f"  it is erased on {when}; to keep it: holdfast wallet leave --stay")

@@ -67,7 +67,7 @@ async def look(wallet: Wallet, vault_id: bytes) -> Look:
     async def work(seat: int, link: Link) -> None:
         held[seat] = owning.read_held(await link.ask("seen", {"raw": seen.raw}))
 
-    failed = await wallet.guardians().each(work, tries=2)
+    failed = await wallet.each(work, tries=2)
     stands = standing(wallet.codec, wallet.roster, backup)
     return Look(vault_id, backup, stands, held, failed)
 
@@ -83,7 +83,7 @@ async def tell_all(wallet: Wallet, statement: Verified, tries: int = 3) -> list[
         await link.ask("owner", {"raw": statement.raw})
         taken.append(seat)
 
-    failed = await wallet.guardians().each(work, tries=tries, patient=True)
+    failed = await wallet.each(work, tries=tries, patient=True)
     for seat, error in sorted(failed.items()):
         backups.tell_failure(wallet, seat, error)
     return sorted(taken)

@@ -12,12 +12,21 @@ from typing import Any, Final
 
 import trio
 
+from node.wallet.backup import tell_failure
 from node.wallet.folder import ClaimRecord
 from node.wallet.guardians import BACKOFF_FIRST, BACKOFF_MAX, Link
-from node.wallet.session import Wallet
+from node.wallet.session import Wallet, learn_addresses
 from protocol import cases, sealing
 from protocol.contract import Verified
-from protocol.errors import FaultyPiece, HoldfastError, Malformed, NotEnough, NotYet, WrongSecret
+from protocol.errors import (
+    FaultyPiece,
+    HoldfastError,
+    Malformed,
+    NotEnough,
+    NotYet,
+    Refused,
+    WrongSecret,
+)
 from protocol.keys import SealingKey, SigningKey
 from protocol.wallet import recovering
 from protocol.wallet.gathering import Gathering
@@ -43,7 +52,7 @@ async def begin(wallet: Wallet, full_name: str) -> ClaimRecord:
         wallet.codec, wallet.roster, device, full_name, now=now, draws=wallet.draws()
     )
     stretched = await wallet.ports.workers.compute(
-        lambda: sealing.stretch(claim.id, cases.CODE_SALT, sealing.Cost.INTERACTIVE)
+        lambda: sealing.stretch(claim.id, cases.CODE_SALT, wallet.ports.code_cost)
     )
     record = ClaimRecord(
         raw=claim.raw,
@@ -68,7 +77,7 @@ def restore(wallet: Wallet, record: ClaimRecord) -> Recovery:
 
 async def announce(wallet: Wallet, record: ClaimRecord) -> dict[int, HoldfastError]:
     """Send the claim to every guardian that can be reached, and return who could not be."""
-    return await wallet.guardians().each(_claiming(record))
+    return await wallet.each(_claiming(record))
 
 
 def _claiming(record: ClaimRecord) -> Callable[[int, Link], Any]:
@@ -92,20 +101,33 @@ class Watch:
     news: trio.Event = field(default_factory=trio.Event)
     linked: dict[int, bool] = field(default_factory=dict)
     _shown: dict[int, tuple[Any, ...]] = field(default_factory=dict)
-    _silent: dict[int, str] = field(default_factory=dict)
+    _silent: dict[int, bool] = field(default_factory=dict)
+    _refused: dict[int, Refused] = field(default_factory=dict)
 
     async def until_enough(self) -> None:
         """Follow the claim with every guardian until enough good pieces are here."""
         guardians = self.wallet.guardians()
         async with trio.open_nursery() as nursery:
-            for seat in sorted(guardians.endpoints):
+            for seat in sorted(guardians.names):
                 nursery.start_soon(guardians.keep, seat, self._attend, self._lost)
+            nursery.start_soon(self._find_moved, nursery)
             while self.recovery.missing() != 0:
+                self._check_refusals(len(guardians.names))
                 await self._next()
             with trio.move_on_after(LINGER_SECONDS):
                 while not self._all_heard():
                     await self._next()
             nursery.cancel_scope.cancel()
+
+    async def _find_moved(self, nursery: trio.Nursery) -> None:
+        """Follow at the new address, too, with whoever has moved."""
+        for seat in await learn_addresses(self.wallet, self.wallet.roster.seats):
+            nursery.start_soon(self.wallet.guardians().keep, seat, self._attend, self._lost)
+
+    def _check_refusals(self, asked: int) -> None:
+        """Stop waiting when everybody who could be asked has said no."""
+        if asked and len(self._refused) == asked:
+            raise self._refused[min(self._refused)]
 
     async def _next(self) -> None:
         await self.news.wait()
@@ -127,8 +149,12 @@ class Watch:
     def _lost(self, seat: int, error: HoldfastError) -> None:
         self.linked[seat] = False
         self.news.set()
-        if self._silent.get(seat) != str(error):
-            self._silent[seat] = str(error)
+        if isinstance(error, Refused):
+            self._refused[seat] = error
+            tell_failure(self.wallet, seat, error)
+            return
+        if seat not in self._silent:
+            self._silent[seat] = True
             name = self.wallet.roster.named(seat)
             self.wallet.tell({"event": "lost", "guardian": name, "why": str(error)})
 
@@ -300,7 +326,7 @@ async def _fetch_until_complete(
     wanting: list[int] | None = None
     pause = BACKOFF_FIRST
     for _ in range(rounds):
-        failed = await wallet.guardians().each(fetch, wanting)
+        failed = await wallet.each(fetch, wanting)
         # Who served something false is not asked again, who refused or was away is.
         wanting = [seat for seat, error in failed.items() if not isinstance(error, FaultyPiece)]
         if not wanting:
@@ -348,4 +374,4 @@ async def succeed(wallet: Wallet, record: ClaimRecord) -> dict[int, HoldfastErro
         wallet.folder.save()
 
     untold = [seat for seat in wallet.roster.seats if seat not in record.told]
-    return await wallet.guardians().each(work, untold, tries=SUCCESSION_TRIES, patient=True)
+    return await wallet.each(work, untold, tries=SUCCESSION_TRIES, patient=True)

@@ -14,8 +14,8 @@ from node.wallet.acts import Acts, deal_anew, join_with_invite
 from node.wallet.folder import ClaimRecord, exists
 from node.wallet.recovery import Opening, Watch
 from node.wallet.session import Wallet
-from protocol import vault
 from protocol.errors import Refused, WrongSecret
+from protocol.names import normalise
 from protocol.vault import Payload
 from protocol.wallet import backing_up
 from protocol.wallet.preparing import check_spellings
@@ -61,8 +61,8 @@ class Returning:
         self._screen = acts.screen
         self._wallet = wallet
 
-    async def resume(self) -> int:
-        """Go on with the recovery that is unfinished; 0 when there is none."""
+    async def resume(self) -> int | None:
+        """Go on with a recovery that is unfinished; None when there was none."""
         for record in self._wallet.folder.state.claims:
             if not record.outcome:
                 return await self.go_on(record)
@@ -70,16 +70,17 @@ class Returning:
         if done:
             self._give_again(done[-1])
             await self._tell_owner(done[-1])
-        return terminal.DONE
+        return None
 
     async def go_on(self, record: ClaimRecord) -> int:
         """Show the code, wait for enough pieces, open them, and become the owner."""
-        self._acts.emit(event="code", code=record.code)
-        if self._options.code_file:
-            asking.write_note(self._options.code_file, record.code + "\n")
-        if self._options.no_wait:
-            return await self._announce(record)
         heard = recovery.restore(self._wallet, record)
+        if heard.missing() != 0:
+            self._acts.emit(event="code", code=record.code)
+            if self._options.code_file:
+                asking.write_note(self._options.code_file, record.code + "\n")
+            if self._options.no_wait:
+                return await self._announce(record)
         for caught in heard.caught:
             recovery.tell_caught(self._wallet, caught)
         if heard.missing() != 0:
@@ -121,34 +122,48 @@ class Returning:
     # --- opening ----------------------------------------------------------------------
 
     async def _open(self, heard: Recovery, record: ClaimRecord) -> tuple[Opening, str | None]:
-        """Find the name key: under the name, asking for the passphrase, then near spellings."""
+        """Find the name key: under the name and passphrase, then under spellings near it."""
         name = asking.ask_name(self._options) if self._options.name_file else record.name
-        passphrase = (
-            asking.passphrase_file(self._options) if self._options.passphrase_file else None
-        )
         locked = any(candidate.needs_passphrase for candidate in heard.candidates())
-        can_ask = asking.is_interactive(self._options) and not self._options.passphrase_file
-        for _ in range(PASSPHRASE_TRIES if locked and can_ask else 1):
-            if locked and can_ask:
-                passphrase = asking.ask_passphrase(self._options)
+        can_ask = asking.is_interactive(self._options)
+        passphrase: str | None
+        if locked and can_ask and not self._options.passphrase_file:
+            found, passphrase = await self._ask_passphrase(heard, name)
+        else:
+            passphrase = self._passphrase_file()
             found = await recovery.find_key(self._wallet, heard, name, passphrase, near=False)
-            if found is not None:
-                return found, passphrase
-            if locked and can_ask:
-                self._screen.say("The passphrase, or the name, does not open it. Try again.")
-        # With a passphrase in the lock, the passphrase is the likelier mistake.
-        if self._options.near or not locked:
+        # With a passphrase in the lock it is the likelier mistake: only a person who waits,
+        # or who asked for it, is made to wait for hundreds of spellings.
+        if found is None and (not locked or can_ask or self._options.near):
             self._screen.say("The name does not open it as it is written. Trying others like it …")
             found = await recovery.find_key(self._wallet, heard, name, passphrase, near=True)
             self._screen.rest()
-            if found is not None:
-                self._screen.say(f"It opened under “{found.spelling}”.")
-                return found, passphrase
-        if can_ask and not locked:
+        if found is None and can_ask:
             found = await self._ask_other_name(heard, passphrase)
+        if found is None:
+            raise recovery.why_not_open(heard, passphrase)
+        if found.spelling != normalise(name):
+            self._screen.say(f"It opened under “{found.spelling}”.")
+        return found, passphrase
+
+    def _passphrase_file(self) -> str | None:
+        if not self._options.passphrase_file:
+            return None
+        return asking.passphrase_file(self._options)
+
+    async def _ask_passphrase(self, heard: Recovery, name: str) -> tuple[Opening | None, str]:
+        """Ask until one opens it, or the person says that it is right and the name is not."""
+        passphrase = asking.ask_passphrase(self._options)
+        for _ in range(PASSPHRASE_TRIES):
+            found = await recovery.find_key(self._wallet, heard, name, passphrase, near=False)
             if found is not None:
                 return found, passphrase
-        raise recovery.why_not_open(heard, passphrase)
+            self._screen.say("This passphrase, with the name you gave, does not open it.")
+            again = terminal.ask_secret("Another passphrase (Enter if this one is right):")
+            if not again:
+                break
+            passphrase = asking.checked_passphrase(again)
+        return None, passphrase
 
     async def _ask_other_name(self, heard: Recovery, passphrase: str | None) -> Opening | None:
         for _ in range(PASSPHRASE_TRIES):
@@ -206,12 +221,11 @@ class Returning:
 
     def _give_again(self, record: ClaimRecord) -> None:
         """Give out once more, when asked for it, what was recovered earlier."""
-        standing = self._wallet.folder.state.backups.get(record.vault)
-        if standing is None or not (self._options.output or self._options.print):
+        known = record.vault in self._wallet.folder.state.backups
+        if not known or not (self._options.output or self._options.print):
             return
         asking.check_output(self._options)
-        raw = self._wallet.folder.part(backup.payload_part(self._wallet, standing))
-        self._give(record, vault.read_payload(raw))
+        self._give(record, backup.payload(self._wallet, record.vault))
 
     async def _tell_owner(self, record: ClaimRecord) -> None:
         """Tell the guardians who owns the vault now."""

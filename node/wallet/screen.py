@@ -38,10 +38,11 @@ class Screen:
         self.as_json = as_json
         self._progress: tuple[str, terminal.Progress] | None = None
         self._case: tuple[Any, ...] = ()
+        self._enough = False
         self._sentences: dict[str, Callable[[Event], str]] = {
             "joined": lambda e: "",
             "receipt": lambda e: f"  {e['guardian']} holds a piece",
-            "unanswered": lambda e: f"  {e['guardian']}: {e['why']}",
+            "unanswered": self._unanswered,
             "lost": lambda e: f"  {e['why']}; trying again",
             "back": lambda e: f"  {e['guardian']} can be reached again",
             "release": self._release,
@@ -105,6 +106,10 @@ class Screen:
 
     # --- sentences --------------------------------------------------------------------
 
+    def _unanswered(self, event: Event) -> str:
+        name, why = str(event["guardian"]), str(event["why"])
+        return f"  {why}" if why.startswith(name) else f"  {name}: {why}"
+
     def _vote(self, event: Event) -> str:
         words = f": “{event['words']}”" if event["words"] else ""
         if event["verdict"] == "ask":
@@ -116,6 +121,9 @@ class Screen:
     def _release(self, event: Event) -> str:
         missing = event["missing"]
         more = f"{missing} more needed" if missing else "that is enough"
+        if not missing and self._enough:
+            more = "not needed any more"
+        self._enough = not missing
         return f"  {event['guardian']} released a good piece; {more}"
 
     def _code(self, event: Event) -> str:

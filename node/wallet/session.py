@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from node.ports import Clock, Entropy, Transport, Workers
+from node.transport import Unreachable
 from node.wallet.folder import Folder, membership_of
-from node.wallet.guardians import Guardians, Link
+from node.wallet.guardians import TRIES, Guardians, Link, Work
 from protocol.errors import HoldfastError, Malformed, Refused
 from protocol.federation import Endpoint, Invite, Roster, Signed
 from protocol.sealing import Cost
@@ -30,13 +31,15 @@ def quiet(event: Event) -> None:
 
 @dataclass(frozen=True)
 class Ports:
-    """The outside world of a wallet. `cost` is what stretching a name costs."""
+    """The outside world of a wallet. `cost` is what stretching a name costs, `code_cost` a code:
+    guardians have to use the same."""
 
     transport: Transport
     clock: Clock
     entropy: Entropy
     workers: Workers
     cost: Cost = Cost.MODERATE
+    code_cost: Cost = Cost.INTERACTIVE
 
 
 @dataclass
@@ -75,6 +78,28 @@ class Wallet:
             names={guardian.seat: guardian.name for guardian in roster.guardians},
             federation=roster.id,
         )
+
+    async def each(
+        self,
+        work: Work,
+        seats: Sequence[int] | None = None,
+        *,
+        tries: int = TRIES,
+        patient: bool = False,
+    ) -> dict[int, HoldfastError]:
+        """Do the work with these guardians, all if None, as `Guardians.each` does.
+
+        Who cannot be reached is looked for where the others say that they listen now.
+        """
+        wanted = self.roster.seats if seats is None else tuple(seats)
+        failed = await self.guardians().each(work, wanted, tries=tries, patient=patient)
+        away = [seat for seat, error in failed.items() if isinstance(error, Unreachable)]
+        reached = [seat for seat in wanted if seat not in away]
+        if not away or not reached:
+            return failed
+        moved = [seat for seat in await learn_addresses(self, reached) if seat in away]
+        again = await self.guardians().each(work, moved, tries=tries, patient=patient)
+        return {seat: error for seat, error in failed.items() if seat not in moved} | again
 
     def backup(self, vault: bytes) -> Backup:
         return self.folder.state.backups[vault]
@@ -146,8 +171,11 @@ def _nobody(failed: Mapping[int, HoldfastError]) -> HoldfastError:
     )
 
 
-async def refresh_addresses(wallet: Wallet) -> None:
-    """Learn where guardians listen now. Failing that, what is known stays."""
+async def learn_addresses(wallet: Wallet, seats: Sequence[int]) -> list[int]:
+    """Ask these guardians where all listen now; the seats that have moved.
+
+    Failing that, what is known stays.
+    """
     membership = wallet.membership
     heard: list[bytes] = []
 
@@ -156,8 +184,12 @@ async def refresh_addresses(wallet: Wallet) -> None:
         if type(addresses) is list:
             heard.extend(raw for raw in addresses if type(raw) is bytes)
 
-    await wallet.guardians().each(ask, tries=1)
+    before = wallet.guardians()
+    await before.each(ask, seats, tries=1)
     known = joining.newest_addresses(wallet.roster, membership.addresses, heard)
-    if known != dict(membership.addresses):
-        wallet.folder.state.membership = replace(membership, addresses=known)
-        wallet.folder.save()
+    if known == dict(membership.addresses):
+        return []
+    wallet.folder.state.membership = replace(membership, addresses=known)
+    wallet.folder.save()
+    after = wallet.guardians().endpoints
+    return [seat for seat in sorted(after) if after[seat] != before.endpoints.get(seat)]

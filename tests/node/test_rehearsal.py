@@ -149,7 +149,7 @@ async def test_a_locked_guardian_is_named(stage: Stage, autojump_clock: Clock) -
     outcome = await stage.rehearse()
     assert not outcome.passed
     assert list(outcome.failed) == ["dev"]
-    assert outcome.failed["dev"].startswith("did not take a piece: dev: this guardian's node is")
+    assert outcome.failed["dev"].startswith("did not take a piece: this node is locked")
     assert (outcome.held, outcome.released) == (["ada", "ben", "cleo", "eve"], [])
 
 
@@ -157,7 +157,8 @@ async def test_a_dead_guardian_is_named(stage: Stage, autojump_clock: Clock) -> 
     """Whoever cannot be reached is tried for a while, and named."""
     stage.world.kill(1)
     outcome = await stage.rehearse()
-    assert outcome.failed == {"ben": "did not take a piece: ben cannot be reached"}
+    assert list(outcome.failed) == ["ben"]
+    assert outcome.failed["ben"].startswith("did not take a piece: ben cannot be reached")
 
 
 class Lying(Casework):

@@ -18,13 +18,14 @@ from node.commands.wallet import parser, perform
 from node.machine import Node
 from node.ports import Transaction
 from node.store import SqliteStore
+from node.transport import Unreachable
 from node.wallet.acts import Acts
 from node.wallet.session import Ports
 from protocol import cases, vault
 from protocol.casework import Casework
 from protocol.contract import Core, Ledger, Moment, PutRow, Stretch, Table, Verified
 from protocol.custody import Settings
-from protocol.errors import Locked, WrongSecret
+from protocol.errors import Locked, Refused, WrongSecret
 from protocol.federation import Endpoint, Roster, Signed, draft, introduce, invite, sign_roster
 from protocol.founding import FEDERATION_KEY, ROSTER_KEY
 from protocol.guardian import Keys, open_core
@@ -147,7 +148,7 @@ class Federation:
         options = parser().parse_args(
             [*arguments, "--home", str(self.folder / home), "--json", "--yes"]
         )
-        ports = Ports(Loop(self.exchange), self.clock, Draw(), Inline(), Cost.TOY)
+        ports = Ports(Loop(self.exchange), self.clock, Draw(), Inline(), Cost.TOY, Cost.TOY)
         return Acts(options, ports)
 
     def file(self, name: str, text: str | bytes) -> str:
@@ -259,7 +260,7 @@ async def federation(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Fed
                 entropy=Draw(),
                 workers=Inline(),
                 human=Quiet(),
-                jobs={Stretch: codes},
+                jobs={Stretch: partial(codes, cost=Cost.TOY)},
                 software="holdfast test",
             )
         )
@@ -533,3 +534,29 @@ async def test_a_second_process_is_refused(
         federation.act("status").opened(),
     ):
         pass
+
+
+async def test_a_recovery_that_is_over_stops_waiting(
+    federation: Federation, capsys: Capture, autojump_clock: Clock
+) -> None:
+    """A claim that has expired is refused by every guardian, and the wallet says so."""
+    await federation.join("new")
+    name = federation.file("name", "Rosa Keller")
+    assert (
+        await perform(federation.act("recover", "--no-wait", "--name-file", name, home="new")) == 0
+    )
+    federation.clock.ahead = 181 * DAY
+
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await perform(federation.act("resume", home="new"))
+
+    assert caught.group_contains(Refused, match="expired", depth=None)
+
+
+async def test_an_invite_that_nobody_answers(federation: Federation, autojump_clock: Clock) -> None:
+    """With every guardian away, joining says that none could be reached, and leaves no wallet."""
+    for seat, name in enumerate(NAMES):
+        federation.exchange.down[f"{name}:{seat + 1}"] = True
+    with pytest.raises(Unreachable, match="none of the 3 guardians"):
+        await federation.join("new")
+    assert not (federation.folder / "new").exists()
