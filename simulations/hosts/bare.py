@@ -180,7 +180,7 @@ class Bare:
         self.queue.append((number, LinkUp(link, None)))
         return link
 
-    def request(self, link: int, kind: str, **fields: Any) -> Mapping[str, Any]:
+    def request(self, link: int, kind: str, /, **fields: Any) -> Mapping[str, Any]:
         """Send a request over a wallet's link, run, and return the last answer to it."""
         self._numbered += 1
         message = Message(kind, {**fields, "request": self._numbered})
@@ -193,7 +193,7 @@ class Bare:
         ]
         return {"kind": answers[-1].kind, **answers[-1].fields}
 
-    def tell(self, number: int, verb: str, **args: Any) -> Any:
+    def tell(self, number: int, verb: str, /, **args: Any) -> Any:
         """Let a guardian's person say something; the answer, or raises the refusal."""
         self._numbered += 1
         ticket = self._numbered
