@@ -46,6 +46,7 @@ CLAIMS_WAITING_MAX: Final = 20_000  # about 30 MB; a small town losing its phone
 FOLLOWERS_MAX: Final = 2_000  # links that wait for news of a case
 FOLLOWS_MAX: Final = 16  # claims that one link waits for: a person has one, a helper a few
 TRANSFERS_MAX: Final = 64  # fragments on their way in at once
+NEW_VAULTS_PER_LINK_MAX: Final = 64  # a member has a handful; a flood has to call again
 KNOCKING_MAX: Final = 1_000  # refused members whose number a guardian may type
 ERASED_KEY: Final = b"erased/"
 
@@ -86,6 +87,7 @@ class Service:
         self.relay = Relay(gossip)
         self._transfers: dict[str, Transfer] = {}
         self._numbered = 0
+        self._new_vaults: dict[LinkId, int] = {}
         self._followers: dict[LinkId, dict[Id, dict[bytes, bool]]] = {}
         self.addresses: dict[int, Verified] = {}
         self.knocking: dict[str, bytes] = {}
@@ -118,6 +120,7 @@ class Service:
     def link_down(self, link: LinkId) -> None:
         for gone in (link, *self.relay.link_down(link)):
             self._followers.pop(gone, None)
+            self._new_vaults.pop(gone, None)
         for id_ in [id_ for id_, item in self._transfers.items() if item.link == link]:
             del self._transfers[id_]
 
@@ -135,6 +138,8 @@ class Service:
         except Refused:
             self._knock(fields["deal"])
             raise
+        if self._custody.row(deposit.deal.body["vault"]) is None:
+            self._count_new_vault(link)
         if vault.is_whole(deposit.version):
             self._keep(at, link, fields["request"], deposit, out)
             return
@@ -143,6 +148,15 @@ class Service:
         root = vault.root_for(deposit.version, deposit.deal, self._seat)
         count = deposit.version.body["segments"]
         self._receive(link, fields["request"], deposit.version.id, root, count, deposit, out)
+
+    def _count_new_vault(self, link: LinkId) -> None:
+        count = self._new_vaults.get(link, 0)
+        if count >= NEW_VAULTS_PER_LINK_MAX:
+            raise NotYet(
+                f"{count} new vaults came over one connection, which is the most",
+                hint="connect again",
+            )
+        self._new_vaults[link] = count + 1
 
     def _knock(self, deal: bytes) -> None:
         """Remember who asked to be admitted, so that a guardian can do it by number."""

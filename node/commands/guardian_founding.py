@@ -43,11 +43,11 @@ async def draft(act: Act) -> int:
             args[key] = value
     view = await act.ask("draft", **args, discard=options.discard)
     now = act.clock.now()
+    act.emit(wording.draft_data(view), wording.draft_lines(view, now))
     _say_phrase(act, view)
     _say_call_lines(act, view, introduction_text(own))
     act.say(f"Each of you, you too, now looks at it and signs: {act.command('accept')}")
     act.say(f"Who has signed: {act.command('draft')}")
-    act.emit(wording.draft_data(view), wording.draft_lines(view, now))
     return terminal.DONE
 
 

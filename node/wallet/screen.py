@@ -150,4 +150,6 @@ class Screen:
             return f"  {count}; the pieces come in {left}, unless the owner objects"
         if event["state"] == cases.CONTESTED:
             return f"  {count}; the owner of the vault objected, so guardians look again"
-        return f"  {count}" if event["quorum"] else ""
+        if not event["quorum"]:
+            return f"  {event['guardian']} knows of it: a guardian has typed the code"
+        return f"  {count}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from protocol.contract import Change, DropFragments, Place, PutEntry, PutRow, Table
+from protocol.encoding import decode, encode
 
 
 class MemoryLedger:
@@ -48,6 +49,13 @@ class MemoryLedger:
                 self._rows[table][key] = value
             case DropFragments(version):
                 self.dropped.append(version)
+
+    def rot(self) -> None:
+        """Damage the sealed piece in every deal held, as a disk that rots would."""
+        for key, raw in self._rows[Table.DEAL].items():
+            row = decode(raw, limit=32 * 1024)
+            row["box"] = row["box"][:-1] + bytes((row["box"][-1] ^ 1,))
+            self._rows[Table.DEAL][key] = encode(row)
 
     def copy(self) -> MemoryLedger:
         other = MemoryLedger()
