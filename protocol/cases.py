@@ -134,6 +134,7 @@ class Docket:
         # An approval retracts the same guardian's earlier one on that vault, under whatever
         # claim: the place of the latest, and its claim.
         self._approved: dict[tuple[Id, Seat], tuple[tuple[int, int], Id]] = {}
+        self._claims_on: dict[Id, dict[Id, bool]] = {}  # by vault: the claims with a vote on it
 
     def case(self, claim: Id) -> Case:
         return self.cases.setdefault(claim, Case(claim))
@@ -150,6 +151,8 @@ class Docket:
             return None
         votes = self.case(body["claim"]).votes.setdefault(place.seat, {})
         earlier = votes.setdefault(body["revision"], vote)
+        if earlier is vote and body["vault"] != NOTHING:
+            self._claims_on.setdefault(body["vault"], {})[body["claim"]] = True
         if body["verdict"] == "approve":
             key = (body["vault"], place.seat)
             stand = ((place.incarnation, place.seq), body["claim"])
@@ -167,11 +170,8 @@ class Docket:
 
     def on_vault(self, vault: Id) -> list[Case]:
         """Open cases with a vote on a vault, be it one that was changed since."""
-        return [
-            case
-            for _, case in sorted(self.cases.items())
-            if case.is_open and vault in vaults_voted(case)
-        ]
+        found = (self.cases[claim] for claim in sorted(self._claims_on.get(vault, ())))
+        return [case for case in found if case.is_open]
 
     def standing(self, case: Case, deal: Verified, excluded: Iterable[Seat], now: int) -> Standing:
         """Count the votes for a deal under a claim.
@@ -207,12 +207,18 @@ class Docket:
         # SPEC 11.3: what counts as an approval.
         if body["verdict"] != "approve" or body["vault"] != vault or body["deal"] != deal:
             return False
+        if not body["how"]:
+            return False  # who does not say how they checked has not checked
         latest = self._approved.get((vault, seat))
         return latest is None or latest[1] == case.id
 
     def forget(self, claim: Id) -> None:
         """Drop what is kept in memory of a case that is closed and past its time."""
-        self.cases.pop(claim, None)
+        case = self.cases.pop(claim, None)
+        for vault in vaults_voted(case) if case is not None else ():
+            del self._claims_on[vault][claim]
+            if not self._claims_on[vault]:
+                del self._claims_on[vault]
 
 
 def advance(facts: Facts, standing: Standing, now: int) -> Facts:

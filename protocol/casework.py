@@ -63,6 +63,7 @@ class Casework:
         self.admitted: dict[bytes, bool] = {}
         self._sealing = tuple(sealing)
         self._ledger = ledger
+        self._deferred: dict[Id, bool] | None = None
         self._doubt = 0  # downtime not yet vouched for by the neighbours' clocks, in ms
 
     # --- at start ---------------------------------------------------------------------
@@ -132,6 +133,19 @@ class Casework:
         return [case for _, case in sorted(self.docket.cases.items())]
 
     # --- folding ----------------------------------------------------------------------
+
+    def fold_all(self, at: Moment, entries: Sequence[Verified], out: list[Effect]) -> None:
+        """Take entries that came together, and only then decide what follows.
+
+        A later one may take an earlier one back: who catches up on a log must not release
+        on an approval that the same log has withdrawn since.
+        """
+        self._deferred = {}
+        for entry in entries:
+            self.fold(at, entry, out)
+        deferred, self._deferred = self._deferred, None
+        for case_id in deferred:
+            self.consider(at, self.docket.case(case_id), out)
 
     def fold(self, at: Moment, entry: Verified, out: list[Effect]) -> None:
         """Take a new entry of any log and do what follows from it."""
@@ -217,6 +231,8 @@ class Casework:
             )
         if body["expires"] - now > cases.CLAIM_LIFE_MAX + SKEW_MAX:
             raise Refused("a claim lives for 180 days at most; is the clock of the device right?")
+        if body["kind"] == "estate":
+            raise Refused("this federation does not open estates yet")
         if len(body["seats"]) != len(body["wraps"]):
             raise Refused("a claim does not say which guardian can read which part of it")
 
@@ -348,6 +364,9 @@ class Casework:
 
     def consider(self, at: Moment, case: Case, out: list[Effect]) -> None:
         """Evaluate a case anew; release if, now, everything says so."""
+        if self._deferred is not None:
+            self._deferred[case.id] = True
+            return
         if not case.is_open or case.facts is None or case.claim is None:
             return
         if case.claim.body["expires"] <= at.now:

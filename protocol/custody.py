@@ -67,6 +67,7 @@ class VaultRow:
     deal: Id
     settled: int = 0  # receipts that the settled version had
     leaving: int = 0
+    left: int = 0  # the time in the owner's latest word on leaving; older ones are replays
 
     def to_bytes(self) -> bytes:
         return encode({name: getattr(self, name) for name in self.__dataclass_fields__})
@@ -436,9 +437,18 @@ class Custody:
     def hand_over(self, vault_id: Id, row: VaultRow, owner: bytes, out: list[Effect]) -> None:
         out.append(_put(Table.VAULT, vault_id, replace(row, owner=owner).to_bytes()))
 
-    def leave(self, vault_id: Id, row: VaultRow, stay: bool, now: int, out: list[Effect]) -> None:
+    def leave(self, statement: Verified, row: VaultRow, now: int, out: list[Effect]) -> None:
+        vault_id, stay = statement.body["vault"], statement.body["stay"]
+        if statement.body["at"] <= row.left:
+            raise Refused("the owner has said something newer about leaving since")
         leaving = 0 if stay else (row.leaving or now + LEAVING_TAKES)
-        out.append(_put(Table.VAULT, vault_id, replace(row, leaving=leaving).to_bytes()))
+        out.append(
+            _put(
+                Table.VAULT,
+                vault_id,
+                replace(row, leaving=leaving, left=statement.body["at"]).to_bytes(),
+            )
+        )
 
     # --- what goes --------------------------------------------------------------------
 

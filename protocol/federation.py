@@ -342,6 +342,8 @@ def read_signed(raw: bytes, federation: bytes | None = None) -> Signed:
     if type(fields) is not dict or not fits(fields, expected):
         raise Malformed("this is not a signed roster")
     roster = read_roster(fields["body"])
+    if roster.epoch != 0 or roster.previous != bytes(32):
+        raise Malformed("a first roster is of epoch 0 and follows no other")
     # SPEC 4.4: the id is the hash of the body, so no other roster passes.
     if federation is not None and roster.id != federation:
         raise Refused("this is the roster of another federation than the one expected")
@@ -403,6 +405,8 @@ def read_invite(line: str) -> Invite:
         fields, {"f": id32, "e": uint, "r": id32, "a": list_of(_is_endpoint, INVITE_ENDPOINTS_MAX)}
     ):
         raise Malformed("this invite is of a later version of Holdfast; update the wallet")
+    if not fields["a"]:
+        raise Malformed("this invite names no guardian to call; ask for another one")
     endpoints = tuple(Endpoint(address, key) for address, key in fields["a"])
     return Invite(fields["f"], fields["e"], fields["r"], endpoints)
 

@@ -154,8 +154,7 @@ class GuardianCore:
                 self.service.link_down(link)
             case Heard(link, entries, check):
                 trusted = self.gossip.excluded()
-                for entry in self.gossip.heard(at, link, entries, check, out):
-                    self._take(at, entry, out)
+                self._take(at, self.gossip.heard(at, link, entries, check, out), out)
                 if self.gossip.excluded() != trusted:
                     self.casework.consider_all(at, out)
             case Received(link, message):
@@ -174,10 +173,10 @@ class GuardianCore:
 
     # --- routes -----------------------------------------------------------------------
 
-    def _take(self, at: Moment, entry: Verified, out: list[Effect]) -> None:
-        if self._note(entry):
+    def _take(self, at: Moment, entries: Sequence[Verified], out: list[Effect]) -> None:
+        if [entry for entry in entries if self._note(entry)]:
             self._connect(out)
-        self.casework.fold(at, entry, out)
+        self.casework.fold_all(at, entries, out)
 
     def _received(self, at: Moment, link: int, message: Message, out: list[Effect]) -> None:
         try:
@@ -312,7 +311,7 @@ class GuardianCore:
             "transport": now.transport,
             "certificate": now.certificate,
         }
-        self._take(at, self.gossip.author(at, "address", fields, out), out)
+        self._take(at, [self.gossip.author(at, "address", fields, out)], out)
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,11 @@ _VARIATION_SELECTORS: Final = (range(0xFE00, 0xFE10), range(0xE0100, 0xE01F0))
 _APOSTROPHES: Final = "ʹʺʻʼʽʾʿˀˁˈˊˋˮꞋꞌ"
 
 
+def composed(full_name: str) -> str:
+    """Return a name as it is kept and sent: its letters composed (NFC), as most are typed."""
+    return unicodedata2.normalize("NFC", full_name)  # type: ignore[no-any-return]
+
+
 def normalise(full_name: str) -> str:
     """Return the form of a full name that every way of writing it shares.
 

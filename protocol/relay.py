@@ -19,6 +19,8 @@ PASSED_MAX: Final = 512  # requests under way for one wallet's link or for one n
 # What may be passed on. Fragments are streams between the two ends of one link.
 PASSABLE: Final = ("deposit", "settle", "seen", "owner", "claim", "follow", "succeed")
 
+ANSWERS: Final = ("reply", "refusal", "case", "release")  # what may come back
+
 
 class Relay:
     """Both ends of passing on: for wallets here, and for neighbours' wallets."""
@@ -56,7 +58,7 @@ class Relay:
     def returned(self, fields: Any, out: list[Effect]) -> None:
         """An answer to something passed on: back to the wallet it goes."""
         link, request = self._passed.get(fields["number"], (0, 0))
-        if link and isinstance(fields["fields"], dict):
+        if link and fields["kind"] in ANSWERS:
             answer = dict(fields["fields"])
             if "request" in answer:
                 answer["request"] = request

@@ -304,7 +304,7 @@ class Service:
         elif statement.type == "handover":
             self._casework.carry(at, statement, out)
         else:
-            self._custody.leave(vault_id, row, body["stay"], at.now, out)
+            self._custody.leave(statement, row, at.now, out)
             if not body["stay"] and not row.leaving:
                 self._chores.add("leave", at.now, vault_id, out)
         out.append(reply(link, fields["request"], taken=True))

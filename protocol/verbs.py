@@ -313,6 +313,9 @@ class Verbs:
     def _choose(self, case: Case, args: Mapping[str, Any]) -> tuple[Id, Verified]:
         assert case.claim is not None
         alike = self._custody.like(self._casework.name_of(case.claim))
+        named = case.claim.body["vault"]
+        if named != NOTHING:
+            alike = [match for match in alike if match[1] == named]
         chosen = str(args.get("vault") or "")
         if not alike:
             raise Refused("no vault here is under that or a similar name")

@@ -21,6 +21,7 @@ from protocol.contract import Verified
 from protocol.errors import FaultyPiece, WrongSecret
 from protocol.federation import Roster
 from protocol.keys import SigningKey
+from protocol.names import composed
 from protocol.policy import Policy, policy_of, usual_policy
 from protocol.statements import NOTHING, Codec
 from protocol.vault import Dealt, Label, Payload
@@ -87,8 +88,8 @@ def read_backup(fields: Mapping[str, Any]) -> Backup:
 def make_label(full_name: str, hint: str = "", card: Card | None = None) -> Label:
     """Return what guardians will see of the vault once somebody claims it."""
     if card is None:
-        return Label(full_name, hint)
-    return Label(full_name, hint, card.key, card.root, len(card.chunks))
+        return Label(composed(full_name), hint)
+    return Label(composed(full_name), hint, card.key, card.root, len(card.chunks))
 
 
 def policy_for(roster: Roster, *, waiting: int | None = None) -> Policy:

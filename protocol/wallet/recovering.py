@@ -22,7 +22,7 @@ from protocol.errors import FaultyPiece, HoldfastError, WrongSecret
 from protocol.federation import Roster
 from protocol.keys import SealingKey, SigningKey
 from protocol.limits import FULL_NAME_BYTES_MAX
-from protocol.names import near_spellings, normalise
+from protocol.names import composed, near_spellings, normalise
 from protocol.statements import NOTHING, Codec
 from protocol.vault import Opened, Payload
 from protocol.wallet.drawing import Draws
@@ -63,7 +63,7 @@ def make_claim(
     """
     normalise(full_name)
     key = draws.draw(sealing.KEY_BYTES)
-    padded = full_name.encode().ljust(FULL_NAME_BYTES_MAX, b"\0")
+    padded = composed(full_name).encode().ljust(FULL_NAME_BYTES_MAX, b"\0")
     fields = {
         "kind": kind,
         "device": device.sealing.public,

@@ -349,6 +349,24 @@ def test_leaving_erases_after_a_week(world: Bare) -> None:
     assert owning.take_erased(world.codec, world.roster, 0, rosa.vault, answer["erased"])
 
 
+def test_an_old_goodbye_cannot_be_played_again(world: Bare) -> None:
+    """After the owner has said "stay", nobody can leave for them with their earlier word."""
+    from protocol.wallet import owning
+
+    rosa = Member(world, "Rosa Keller")
+    rosa.back_up()
+    goodbye = owning.leave(world.codec, rosa.owner, rosa.vault, world.now)
+    stay = owning.leave(world.codec, rosa.owner, rosa.vault, world.now + 1, stay=True)
+    assert world.request(rosa.link(0), "owner", raw=goodbye.raw)["kind"] == "reply"
+    assert world.request(rosa.link(0), "owner", raw=stay.raw)["kind"] == "reply"
+
+    again = world.request(rosa.link(0), "owner", raw=goodbye.raw)
+
+    assert "something newer" in again["sentence"]
+    world.pass_time(9 * DAY)
+    assert world.tell(0, "status")["vaults"] == 1
+
+
 def test_a_locked_node_relays_and_does_nothing_else(world: Bare) -> None:
     """Without its keys a node passes entries on, and neither votes nor takes deposits."""
     rosa = Member(world, "Rosa Keller")
