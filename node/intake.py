@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from node.ports import Verifier, Workers
-from protocol.contract import Place, Verified
+from protocol.contract import Verified
 from protocol.errors import Malformed
-from protocol.statements import UINT_MAX, place_of
+from protocol.statements import UINT_MAX
 
 Log: TypeAlias = tuple[int, int]  # whose log, which incarnation of it
 
@@ -68,7 +68,7 @@ async def verify_batch(
     for seq, entry in enumerate(checked, batch.first):
         if isinstance(entry, Malformed):
             return tuple(good), entry
-        if not _stands_at(entry, Place(*batch.log, seq)):
+        if not _stands_at(entry, *batch.log, seq):
             return tuple(good), Malformed("an entry does not stand where its frame says")
         good.append(entry)
     return tuple(good), None
@@ -85,11 +85,11 @@ def verify_all(codec: Verifier, raws: Sequence[bytes]) -> list[Verified | Malfor
     return result
 
 
-def _stands_at(entry: Verified, place: Place) -> bool:
-    try:
-        return place_of(entry) == place
-    except KeyError:  # a statement that stands in no log
-        return False
+def _stands_at(entry: Verified, seat: int, incarnation: int, seq: int) -> bool:
+    where = entry.body.get  # a statement that stands in no log has none of these
+    return bool(
+        where("seq") == seq and where("seat") == seat and where("incarnation") == incarnation
+    )
 
 
 def weigh(value: Any) -> int:

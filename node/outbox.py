@@ -35,10 +35,10 @@ class Tail:
     def __init__(self, bytes_max: int = TAIL_BYTES_MAX) -> None:
         self._bytes_max = bytes_max
         self._bytes = 0
-        self._raws: OrderedDict[Place, bytes] = OrderedDict()
+        self._raws: OrderedDict[tuple[int, int, int], bytes] = OrderedDict()
 
     def add(self, place: Place, raw: bytes) -> None:
-        self._raws[place] = raw
+        self._raws[place.seat, place.incarnation, place.seq] = raw
         self._bytes += len(raw)
         while self._bytes > self._bytes_max:
             self._bytes -= len(self._raws.popitem(last=False)[1])
@@ -48,7 +48,7 @@ class Tail:
         found: list[bytes] = []
         size = 0
         for seq in range(first, min(last, first + ENTRIES_MAX - 1) + 1):
-            raw = self._raws.get(Place(*log, seq))
+            raw = self._raws.get((*log, seq))
             if raw is None:
                 break
             size += len(raw)

@@ -27,6 +27,7 @@ from protocol.errors import Refused
 T = TypeVar("T")
 
 PAGE_ROWS: Final = 512  # rows read at once in a scan: bounds memory, hides the cost of a query
+CACHE_KIB: Final = 8 * 1024  # of pages in memory: what is held for some thousand open cases
 HASH_BYTES: Final = 32  # of one step of a Merkle path
 # Below this much free space deposits are refused, so that votes and releases still find room:
 # it holds some two thousand releases.
@@ -58,6 +59,7 @@ class SqliteStore:
         self._bytes_max = bytes_max
         self._tight: bool | None = None  # whether room is short; asked once a transaction
         self._counts: dict[Table, int] = {}
+        self._entries: list[tuple[int, int, int, bytes]] = []  # put and not yet written
         with _mapped(path):
             self._db = self._open(path)
             try:
@@ -79,6 +81,7 @@ class SqliteStore:
             "journal_mode=wal",
             "synchronous=full",
             "temp_store=memory",
+            f"cache_size=-{CACHE_KIB}",
             "trusted_schema=off",
         ):
             self._db.execute("PRAGMA " + pragma)
@@ -132,6 +135,7 @@ class SqliteStore:
         return self._counts[table]
 
     def entry(self, place: Place) -> bytes | None:
+        self._write_entries()
         raw: bytes | None = self._one(
             "SELECT raw FROM entry WHERE seat = ? AND incarnation = ? AND seq = ?",
             (place.seat, place.incarnation, place.seq),
@@ -139,6 +143,7 @@ class SqliteStore:
         return raw
 
     def entries(self) -> Iterator[tuple[Place, bytes]]:
+        self._write_entries()
         last = 0
         while True:
             rows = self._all(
@@ -173,16 +178,23 @@ class SqliteStore:
 
     def _put_entry(self, change: PutEntry) -> None:
         at = change.place
+        self._entries.append((at.seat, at.incarnation, at.seq, change.raw))
+
+    def _write_entries(self) -> None:
+        """Write the entries that were put, all at once: each call costs a turn among threads."""
+        entries, self._entries = self._entries, []
+        if not entries:
+            return
         try:
-            self._db.execute(
-                "INSERT INTO entry (seat, incarnation, seq, raw) VALUES (?, ?, ?, ?)",
-                (at.seat, at.incarnation, at.seq, change.raw),
+            self._db.executemany(
+                "INSERT INTO entry (seat, incarnation, seq, raw) VALUES (?, ?, ?, ?)", entries
             )
         except apsw.ConstraintError:
             # Two entries at one place prove equivocation and are kept elsewhere: a core that
             # writes the second here has a bug.
+            seat, incarnation = entries[-1][:2]
             raise ValueError(
-                f"entry {at.seq} of seat {at.seat} in incarnation {at.incarnation} is taken"
+                f"the place of an entry is taken, such as in log {seat}.{incarnation}"
             ) from None
 
     def _put_row(self, change: PutRow) -> None:
@@ -224,9 +236,10 @@ class SqliteStore:
             try:
                 self._db.execute("BEGIN IMMEDIATE")
                 yield
+                self._write_entries()
                 self._db.execute("COMMIT")
             except BaseException:
-                self._counts = counts
+                self._counts, self._entries = counts, []
                 if self._db.in_transaction:  # a full disk may have rolled back by itself
                     self._db.execute("ROLLBACK")
                 raise

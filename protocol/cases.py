@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from protocol.contract import Id, Seat, Verified
-from protocol.encoding import decode, encode
+from protocol.encoding import decode_loosely, encode_ordered, in_order
 from protocol.limits import DAY
 from protocol.policy import Policy, override_needed, policy_of
 from protocol.statements import NOTHING, place_of
@@ -74,11 +74,14 @@ class Facts:
     vault: bytes = b""
 
     def to_bytes(self) -> bytes:
-        return encode({name: getattr(self, name) for name in self.__dataclass_fields__})
+        return encode_ordered({name: getattr(self, name) for name in _FACTS})
+
+
+_FACTS: Final = in_order(Facts.__dataclass_fields__)
 
 
 def read_facts(raw: bytes) -> Facts:
-    return Facts(**decode(raw, limit=1024))
+    return Facts(**decode_loosely(raw, limit=1024))
 
 
 @dataclass
@@ -95,7 +98,11 @@ class Case:
 
     def latest(self) -> dict[Seat, Verified]:
         """The latest revision of each guardian's vote."""
-        return {seat: votes[max(votes)] for seat, votes in sorted(self.votes.items())}
+        found = {}
+        for seat in sorted(self.votes):
+            votes = self.votes[seat]
+            found[seat] = votes[max(votes)]
+        return found
 
     @property
     def is_open(self) -> bool:
@@ -134,10 +141,15 @@ class Docket:
         # An approval retracts the same guardian's earlier one on that vault, under whatever
         # claim: the place of the latest, and its claim.
         self._approved: dict[tuple[Id, Seat], tuple[tuple[int, int], Id]] = {}
-        self._claims_on: dict[Id, dict[Id, bool]] = {}  # by vault: the claims with a vote on it
+        # The claims with a vote on each vault, and the vaults that votes under each claim name.
+        self._claims_on: dict[Id, dict[Id, bool]] = {}
+        self._vaults_of: dict[Id, dict[Id, bool]] = {}
 
     def case(self, claim: Id) -> Case:
-        return self.cases.setdefault(claim, Case(claim))
+        found = self.cases.get(claim)
+        if found is None:
+            found = self.cases[claim] = Case(claim)
+        return found
 
     def take_claim(self, claim: Verified) -> Case:
         case = self.case(claim.id)
@@ -153,6 +165,7 @@ class Docket:
         earlier = votes.setdefault(body["revision"], vote)
         if earlier is vote and body["vault"] != NOTHING:
             self._claims_on.setdefault(body["vault"], {})[body["claim"]] = True
+            self._vaults_of.setdefault(body["claim"], {})[body["vault"]] = True
         if body["verdict"] == "approve":
             key = (body["vault"], place.seat)
             stand = ((place.incarnation, place.seq), body["claim"])
@@ -173,6 +186,16 @@ class Docket:
         found = (self.cases[claim] for claim in sorted(self._claims_on.get(vault, ())))
         return [case for case in found if case.is_open]
 
+    def beside(self, case: Case) -> list[Case]:
+        """Open cases that have a vote on a vault which this case has a vote on, too."""
+        found: dict[Id, bool] = {}
+        for vault in self._vaults_of.get(case.id, ()):
+            if len(self._claims_on[vault]) > 1:
+                found.update(self._claims_on[vault])
+        found.pop(case.id, None)
+        cases = (self.cases[claim] for claim in sorted(found))
+        return [each for each in cases if each.is_open]
+
     def standing(self, case: Case, deal: Verified, excluded: Iterable[Seat], now: int) -> Standing:
         """Count the votes for a deal under a claim.
 
@@ -180,11 +203,11 @@ class Docket:
         that guardian's latest on the vault.
         """
         vault, policy = deal.body["vault"], policy_of(deal)
-        shut_out = frozenset(excluded)
+        shut_out, holders = tuple(excluded), deal.body["holders"]
         vetoes = {id_ for id_, veto in case.vetoes.items() if veto.body["vault"] == vault}
         approvals, naming = [], []
         for seat, vote in case.latest().items():
-            if seat in shut_out or seat not in deal.body["holders"]:
+            if seat in shut_out or seat not in holders:
                 continue
             if not self._counts(case, seat, vote, vault, deal.id):
                 continue
@@ -214,8 +237,8 @@ class Docket:
 
     def forget(self, claim: Id) -> None:
         """Drop what is kept in memory of a case that is closed and past its time."""
-        case = self.cases.pop(claim, None)
-        for vault in vaults_voted(case) if case is not None else ():
+        self.cases.pop(claim, None)
+        for vault in self._vaults_of.pop(claim, ()):
             del self._claims_on[vault][claim]
             if not self._claims_on[vault]:
                 del self._claims_on[vault]
@@ -225,8 +248,13 @@ def advance(facts: Facts, standing: Standing, now: int) -> Facts:
     """Move a case's clock to `now`, given how its votes stand. Pure; idempotent at one `now`."""
     if standing.approvals and facts.vault != standing.vault:
         # Guardians took one vault for another: its owner gets the whole time to object.
-        fresh = Facts(opened=facts.opened, code=facts.code, approved=facts.approved)
-        facts = replace(fresh, released=facts.released, vault=standing.vault)
+        facts = Facts(
+            opened=facts.opened,
+            code=facts.code,
+            approved=facts.approved or now,
+            released=facts.released,
+            vault=standing.vault,
+        )
     facts = _contest(facts, standing, now)
     # SPEC 11.7: the clock runs while the quorum stands and no veto holds it.
     runs = standing.has_quorum and (not standing.vetoed or facts.final)
@@ -272,21 +300,21 @@ def state_of(facts: Facts, standing: Standing | None) -> str:
 def deals_voted(case: Case) -> list[tuple[Id, Id]]:
     """The vaults and deals that have approvals under a claim, most approvals first."""
     counts: dict[tuple[Id, Id], int] = {}
-    for vote in case.latest().values():
-        if vote.body["verdict"] == "approve":
-            key = (vote.body["vault"], vote.body["deal"])
+    for votes in case.votes.values():
+        body = votes[max(votes)].body
+        if body["verdict"] == "approve":
+            key = (body["vault"], body["deal"])
             counts[key] = counts.get(key, 0) + 1
     return sorted(counts, key=lambda key: (-counts[key], key))
 
 
 def vaults_voted(case: Case) -> list[Id]:
     """The vaults that any vote under a claim was ever about."""
-    found = {
-        vote.body["vault"]: True
-        for votes in case.votes.values()
-        for vote in votes.values()
-        if vote.body["vault"] != NOTHING
-    }
+    found = {}
+    for votes in case.votes.values():
+        for vote in votes.values():
+            found[vote.body["vault"]] = True
+    found.pop(NOTHING, None)
     return sorted(found)
 
 

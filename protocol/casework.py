@@ -5,7 +5,7 @@ Every release is decided here, in `Casework.consider`, and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -27,7 +27,7 @@ from protocol.contract import (
     Table,
     Verified,
 )
-from protocol.custody import VERSIONS_MAX, Custody, DealRow
+from protocol.custody import Custody, DealRow
 from protocol.encoding import hash256
 from protocol.errors import FaultyPiece, HoldfastError, Locked, NotYet, Refused, WrongSecret
 from protocol.gossip import PING_EVERY, SKEW_MAX, Gossip
@@ -39,6 +39,8 @@ from protocol.statements import CARRIED, NOTHING, Codec, place_of
 
 ALIVE: Final = b"alive"  # when this node was last known to run
 CARRIED_KEY: Final = b"carried/"  # members' statements that count here, and whose log has them
+LATER: Final = "consider"  # the timer of cases that many entries came for
+MANY: Final = 32  # entries at once: more than any day's work brings, fewer than catching up
 DOWNTIME_DOUBTED: Final = 2 * PING_EVERY  # a shorter gap is no downtime
 
 
@@ -64,6 +66,7 @@ class Casework:
         self._sealing = tuple(sealing)
         self._ledger = ledger
         self._deferred: dict[Id, bool] | None = None
+        self._later: dict[Id, bool] = {}  # cases to be looked at when the timer fires
         self._doubt = 0  # downtime not yet vouched for by the neighbours' clocks, in ms
 
     # --- at start ---------------------------------------------------------------------
@@ -138,13 +141,28 @@ class Casework:
         """Take entries that came together, and only then decide what follows.
 
         A later one may take an earlier one back: who catches up on a log must not release
-        on an approval that the same log has withdrawn since.
+        on an approval that the same log has withdrawn since. When very many come, the same
+        holds for the logs of all neighbours: each case is looked at once for all of them.
         """
         self._deferred = {}
         for entry in entries:
             self.fold(at, entry, out)
         deferred, self._deferred = self._deferred, None
-        for case_id in deferred:
+        if len(entries) <= MANY:
+            self._consider_each(at, deferred, out)
+            return
+        if not self._later:
+            out.append(SetTimer(LATER, at.now))
+        self._later.update(deferred)
+
+    def catch_up(self, at: Moment, out: list[Effect]) -> None:
+        """Decide what was put off until all that had come in was folded."""
+        later, self._later = self._later, {}
+        self._consider_each(at, later, out)
+
+    def _consider_each(self, at: Moment, claims: Iterable[Id], out: list[Effect]) -> None:
+        for case_id in claims:
+            self._touch(case_id, out)
             self.consider(at, self.docket.case(case_id), out)
 
     def fold(self, at: Moment, entry: Verified, out: list[Effect]) -> None:
@@ -172,10 +190,11 @@ class Casework:
         if other is not None:
             self.gossip.accuse(at, place_of(vote).seat, other.raw, vote.raw, out)
         case = self.docket.case(vote.body["claim"])
-        self._touch(case.id, out)
+        if self._deferred is None:
+            self._touch(case.id, out)
         # Also a vote that turns away from a vault changes how its other claims stand.
-        for vault_id in cases.vaults_voted(case):
-            self.consider_vault(at, vault_id, out)
+        for beside in self.docket.beside(case):
+            self.consider(at, beside, out)
         self.consider(at, case, out)
 
     def _fold_carried(self, at: Moment, entry: Verified, out: list[Effect]) -> None:
@@ -219,6 +238,21 @@ class Casework:
         if carrier is None or self.gossip.is_excluded(carrier):
             entry = self.gossip.author(at, "carry", {"raw": statement.raw}, out)
             self.fold(at, entry, out)
+
+    def carry_anew(self, at: Moment, out: list[Effect]) -> None:
+        """Carry what members said in the log of a guardian now proven to lie.
+
+        Nobody speaks of that log any more, so a guardian that never saw those entries would
+        miss a claim, or worse a veto. Each who has them carries them once.
+        """
+        if not self._sealing:
+            return
+        for case in self._all():
+            if case.is_open and case.claim is not None:
+                said = [case.claim, *case.vetoes.values(), *case.successions.values()]
+                for statement in sorted(said, key=lambda one: one.id):
+                    if self._carrier(statement.id) is not None:
+                        self.carry(at, statement, out)
 
     # --- claims -----------------------------------------------------------------------
 
@@ -360,14 +394,17 @@ class Casework:
             if pair is not None:
                 standing = self.docket.standing(case, pair[0], excluded, now)
                 result.append((standing, *pair))
-        return sorted(result, key=lambda item: (-len(item[0].approvals), item[0].deal))
+        if len(result) > 1:
+            result.sort(key=lambda item: (-len(item[0].approvals), item[0].deal))
+        return result
 
     def consider(self, at: Moment, case: Case, out: list[Effect]) -> None:
         """Evaluate a case anew; release if, now, everything says so."""
         if self._deferred is not None:
             self._deferred[case.id] = True
             return
-        if not case.is_open or case.facts is None or case.claim is None:
+        before = case.facts
+        if before is None or before.closed or case.claim is None:
             return
         if case.claim.body["expires"] <= at.now:
             self.expire(at, case, out)
@@ -376,9 +413,9 @@ class Casework:
         if not standings:
             return
         standing, deal, row = standings[0]
-        before = case.facts
-        self._keep(case, cases.advance(before, standing, at.now), out)
-        if case.facts != before:
+        after = cases.advance(before, standing, at.now)
+        if after is not before:
+            self._keep(case, after, out)
             self._touch(case.id, out)
         self._set_timers(at, case, standing, out)
         if self._may_release(at, case, standing, out):
@@ -446,10 +483,7 @@ class Casework:
         if piece is None:
             out.append(Notify("damaged", case.id))
             return
-        held = self.custody.versions(deal.id)
-        # What came after the first approval may be a thief's; it is not released.
-        versions = [pair for pair in held if not pair[1].beside] or held
-        raws = [(version.raw, kept.whole) for version, kept in versions[-VERSIONS_MAX:]]
+        raws = [(held.raw, row.whole) for held, row in self.custody.releasable(deal.id)]
         plain = vault.release_plain(piece, deal.raw, raws)
         seed = hash256("hf/release", at.seed, case.id)
         latest = case.latest()
@@ -544,5 +578,6 @@ class Casework:
             out.append(Persist(PutRow(Table.CASE, case.id, facts.to_bytes())))
 
     def _touch(self, case_id: Id, out: list[Effect]) -> None:
-        self.touched[case_id] = True
-        out.append(Changed("case", case_id))
+        if case_id not in self.touched:
+            self.touched[case_id] = True
+            out.append(Changed("case", case_id))

@@ -5,7 +5,7 @@
 2. A vault's statements count only under its owner key of now.
 3. A new version, or deal, replaces the old one by a `settled` statement alone, and while a
    case on the vault is under way nothing replaces anything. A replaced deal stays votable
-   for 30 days.
+   for 30 days, and so long the version that stood before others is released beside them.
 4. What a guardian knows of names stays here: labels lie sealed, and are found again through
    hashes under a key of this node's own.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Final
 
 from protocol import names, vault
@@ -28,7 +29,7 @@ from protocol.contract import (
     Table,
     Verified,
 )
-from protocol.encoding import decode, encode, hash256
+from protocol.encoding import decode_loosely, encode, hash256
 from protocol.errors import FaultyPiece, HoldfastError, Locked, NotYet, Refused, WrongSecret
 from protocol.federation import Roster
 from protocol.keys import SealingKey
@@ -39,11 +40,14 @@ from protocol.statements import Codec
 VERSIONS_MAX: Final = 3  # of one deal: the settled one and two that are on their way
 DEALS_MAX: Final = 4  # of one vault: the same, and one that was replaced
 REPLACED_DEAL_STAYS: Final = 30 * DAY  # so that a thief's new deal cannot bury the old one
+REPLACED_VERSION_STAYS: Final = 30 * DAY  # the same, for a new version under the old deal
+DEALS_SKIPPED_MAX: Final = 1_000  # numbers left out: a thief must not use up those there are
 LEAVING_TAKES: Final = 7 * DAY  # time for the owner to notice that someone else said so
 REHEARSAL_STAYS: Final = 1 * HOUR
 SEEN_EVERY: Final = 1 * HOUR  # how exactly "last seen" is written down
 TOKEN_BYTES: Final = 6  # of a keyed hash of a name or trigram; clashes only cost a look
 VAULT_PREFIX_BYTES: Final = 10  # of a vault's id in the index
+DEALS_READ: Final = 512  # deals kept in memory, 5 KB each: those of the cases of a busy minute
 LIKE_PER_MILLE: Final = 450  # trigram overlap from which two names are shown side by side
 LIKE_MAX: Final = 24  # vaults shown for one name
 
@@ -92,6 +96,7 @@ class VersionRow:
     at: int
     settled: bool = False
     beside: bool = False  # came while a case was under way: is not released
+    replaced: int = 0
 
     def to_bytes(self) -> bytes:
         return encode({name: getattr(self, name) for name in self.__dataclass_fields__})
@@ -131,34 +136,34 @@ class Custody:
         self._ledger = ledger
         self._settings = settings
         self.index_key = index_key
+        # By content, so that no change of a row can be missed: each vote looks at its deal.
+        self._read_deal = lru_cache(DEALS_READ)(self._parse_deal)
         self.is_admitted: Callable[[bytes], bool] = lambda first: True
 
     # --- reading ----------------------------------------------------------------------
 
     def row(self, vault_id: Id) -> VaultRow | None:
         raw = self._ledger.get(Table.VAULT, vault_id)
-        return None if raw is None else VaultRow(**decode(raw, limit=4096))
+        return None if raw is None else VaultRow(**decode_loosely(raw, limit=4096))
 
     def deals(self, vault_id: Id) -> list[tuple[Verified, DealRow]]:
         """The deals held of a vault, by their numbers."""
-        rows = []
-        for _, raw in self._ledger.scan(Table.DEAL, vault_id):
-            row = DealRow(**decode(raw, limit=32 * 1024))
-            rows.append((self._codec.read(row.raw), row))
+        rows = [self._read_deal(raw) for _, raw in self._ledger.scan(Table.DEAL, vault_id)]
         return sorted(rows, key=lambda pair: (pair[0].body["number"], pair[0].id))
 
     def deal(self, vault_id: Id, deal_id: Id) -> tuple[Verified, DealRow] | None:
         raw = self._ledger.get(Table.DEAL, vault_id + deal_id)
-        if raw is None:
-            return None
-        row = DealRow(**decode(raw, limit=32 * 1024))
+        return None if raw is None else self._read_deal(raw)
+
+    def _parse_deal(self, raw: bytes) -> tuple[Verified, DealRow]:
+        row = DealRow(**decode_loosely(raw, limit=32 * 1024))
         return self._codec.read(row.raw), row
 
     def versions(self, deal_id: Id) -> list[tuple[Verified, VersionRow]]:
         """The versions held of a deal, oldest first."""
         rows = []
         for _, raw in self._ledger.scan(Table.VERSION, deal_id):
-            row = VersionRow(**decode(raw, limit=32 * 1024))
+            row = VersionRow(**decode_loosely(raw, limit=32 * 1024))
             rows.append((self._codec.read(row.raw), row))
         return sorted(rows, key=lambda pair: (pair[0].body["number"], pair[0].id))
 
@@ -207,7 +212,7 @@ class Custody:
     def _alike(self, name: str, prefix: bytes) -> list[tuple[int, Id, vault.Label, DealRow]]:
         matches = []
         for vault_id, raw in self._ledger.scan(Table.VAULT, prefix):
-            row = VaultRow(**decode(raw, limit=4096))
+            row = VaultRow(**decode_loosely(raw, limit=4096))
             pair = self.deal(vault_id, row.deal)
             if pair is None:
                 continue
@@ -271,9 +276,15 @@ class Custody:
                 f"so number {deal.body['number']} is refused; nothing was lost",
                 hint="look at both devices and back up again from the one you keep",
             )
-        if len(deals) >= DEALS_MAX:
+        if deal.body["number"] > newest + DEALS_SKIPPED_MAX:
             raise Refused(
-                f"{len(deals)} deals of this vault are kept already and none is settled",
+                f"a deal with the number {deal.body['number']} cannot follow number {newest}",
+            )
+        # Those of a former owner go by themselves; until then they must not shut the new one out.
+        mine = sum(held.by == deal.by for held, _ in deals)
+        if mine >= DEALS_MAX:
+            raise Refused(
+                f"{mine} deals of this vault are kept already and none is settled",
                 hint="wait until more guardians can be reached and run holdfast wallet resume",
             )
 
@@ -304,10 +315,10 @@ class Custody:
                 f"so version {version.body['number']} is refused; nothing was lost",
                 hint="look at both devices and back up again from the one you keep",
             )
-        if len(held) >= VERSIONS_MAX:
+        standing = sum(not row.replaced for _, row in held)
+        if standing >= VERSIONS_MAX:
             raise Refused(
-                f"{len(held)} versions of this vault are kept already and the newest is not "
-                "settled",
+                f"{standing} versions of this vault are kept already and the newest is not settled",
                 hint="run holdfast wallet resume when more guardians can be reached",
             )
 
@@ -381,12 +392,12 @@ class Custody:
             raise Refused(
                 "a claim on this vault is under way, and until it ends nothing is replaced"
             )
-        version = VersionRow(**decode(version_raw, limit=32 * 1024))
+        version = VersionRow(**decode_loosely(version_raw, limit=32 * 1024))
         key = body["deal"] + body["version"]
         out.append(_put(Table.VERSION, key, replace(version, settled=True).to_bytes()))
         new = replace(row, deal=body["deal"], settled=count, seen=now)
         out.append(_put(Table.VAULT, vault_id, new.to_bytes()))
-        self._drop_older_versions(body["deal"], body["version"], out)
+        self._replace_older_versions(body["deal"], body["version"], now, out)
         return list(self._replace_older_deals(vault_id, pair[0], now, out))
 
     def _check_not_older(self, row: VaultRow, deal: Verified) -> None:
@@ -417,12 +428,45 @@ class Custody:
                 seats[guardian.seat] = True
         return len(seats)
 
-    def _drop_older_versions(self, deal_id: Id, keep: Id, out: list[Effect]) -> None:
+    def _replace_older_versions(self, deal_id: Id, keep: Id, now: int, out: list[Effect]) -> None:
+        """Let older versions go, but for one: the settled one that others replaced first.
+
+        Whoever holds the owner key can write a new one every day, and still not bury it.
+        """
         held = self.versions(deal_id)
         number = next(v.body["number"] for v, _ in held if v.id == keep)
-        for version, _ in held:
-            if version.body["number"] < number:
+        older = [pair for pair in held if pair[0].body["number"] < number]
+        first = next((v.id for v, row in older if row.replaced), None)
+        first = first or next((v.id for v, row in reversed(older) if row.settled), None)
+        for version, row in older:
+            if version.id != first:
                 self._drop_version(deal_id, version, out)
+            elif not row.replaced:
+                kept = replace(row, replaced=now)
+                out.append(_put(Table.VERSION, deal_id + version.id, kept.to_bytes()))
+
+    def replaced_version(self, deal_id: Id) -> Id | None:
+        """The version of a deal that was replaced and is still kept."""
+        return next((v.id for v, row in self.versions(deal_id) if row.replaced), None)
+
+    def drop_version(self, deal_id: Id, version_id: Id, out: list[Effect]) -> None:
+        for version, _ in self.versions(deal_id):
+            if version.id == version_id:
+                self._drop_version(deal_id, version, out)
+
+    def releasable(self, deal_id: Id) -> list[tuple[Verified, VersionRow]]:
+        """The versions that a release holds, at most `VERSIONS_MAX`, oldest first.
+
+        What came after a case's first approval may be a thief's and is left out. Where there
+        are more than fit, the settled ones go before those that were only deposited.
+        """
+        held = self.versions(deal_id)
+        standing = [pair for pair in held if not pair[1].beside] or held
+        sure = [pair for pair in standing if pair[1].settled][-VERSIONS_MAX:]
+        unsure = [pair for pair in standing if not pair[1].settled]
+        room = VERSIONS_MAX - len(sure)
+        chosen = sure + (unsure[-room:] if room else [])
+        return sorted(chosen, key=lambda pair: (pair[0].body["number"], pair[0].id))
 
     def _drop_version(self, deal_id: Id, version: Verified, out: list[Effect]) -> None:
         out.append(_put(Table.VERSION, deal_id + version.id, None))
@@ -435,7 +479,9 @@ class Custody:
             out.append(_put(Table.VAULT, vault_id, replace(row, seen=now).to_bytes()))
 
     def hand_over(self, vault_id: Id, row: VaultRow, owner: bytes, out: list[Effect]) -> None:
-        out.append(_put(Table.VAULT, vault_id, replace(row, owner=owner).to_bytes()))
+        # What the former owner said about leaving ends with that key.
+        new = replace(row, owner=owner, leaving=0, left=0)
+        out.append(_put(Table.VAULT, vault_id, new.to_bytes()))
 
     def leave(self, statement: Verified, row: VaultRow, now: int, out: list[Effect]) -> None:
         vault_id, stay = statement.body["vault"], statement.body["stay"]

@@ -12,7 +12,7 @@ by length and then by bytes. No floats, no tags, no `undefined`, at most `DEPTH_
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, NoReturn
 
 import cbor2
@@ -49,10 +49,29 @@ def decode(raw: bytes, *, limit: int) -> Any:
     `limit` is in bytes. Arrays come back as lists. Raises Malformed, and nothing else,
     whatever the bytes are.
     """
+    value = decode_loosely(raw, limit=limit)
+    try:
+        _inspect(value, 0)
+        again = cbor2.dumps(value, canonical=True)
+    except (TypeError, ValueError) as error:
+        raise Malformed(f"This message holds something Holdfast never writes: {error}.") from error
+    # SPEC 1.10: one encoding for each value, whatever rule was broken.
+    if again != raw:
+        raise _unusual()
+    return value
+
+
+def decode_loosely(raw: bytes, *, limit: int) -> Any:
+    """Return a value that `raw` encodes, perhaps not in the one way that counts.
+
+    Half of `decode`, in half the time: for what we wrote ourselves, and for whoever checks
+    types and the order of keys against a schema and then calls `check_ordered`, which comes to
+    the same. Raises Malformed as `decode` does.
+    """
     if len(raw) > limit:
         raise Malformed(f"This message has {len(raw)} bytes, and at most {limit} are allowed.")
     try:
-        value = cbor2.loads(
+        return cbor2.loads(
             raw,
             max_depth=DEPTH_MAX,
             allow_indefinite=False,
@@ -64,18 +83,36 @@ def decode(raw: bytes, *, limit: int) -> Any:
         raise Malformed(
             "This message is damaged: its bytes are not in the form that Holdfast writes."
         ) from error
-    try:
-        _inspect(value, 0)
-        again = cbor2.dumps(value, canonical=True)
-    except (TypeError, ValueError) as error:
-        raise Malformed(f"This message holds something Holdfast never writes: {error}.") from error
-    # SPEC 1.10: one encoding for each value, whatever rule was broken.
-    if again != raw:
-        raise Malformed(
-            "This message is written in an unusual way: "
-            "the same content has a shorter or differently ordered form, and only that one counts."
-        )
-    return value
+
+
+def check_ordered(value: dict[str, Any], raw: bytes) -> None:
+    """Return if `raw` is the one encoding of a map, else raise Malformed.
+
+    The caller has made sure that the keys of it, and of every map in it, stand in order (see
+    `in_order`) and that there is nothing in it but what `encode` takes.
+    """
+    if cbor2.dumps(value) != raw:
+        raise _unusual()
+
+
+def encode_ordered(value: dict[str, Any]) -> bytes:
+    """Return what `encode` does for a map whose keys stand in order, in a third of the time.
+
+    For rows of our own, of plain values and no maps, on the way that every vote takes.
+    """
+    return cbor2.dumps(value)
+
+
+def in_order(keys: Iterable[str]) -> tuple[str, ...]:
+    """Return the keys of a map in the order of its encoding."""
+    return tuple(sorted(keys, key=lambda key: (len(key.encode()), key.encode())))
+
+
+def _unusual() -> Malformed:
+    return Malformed(
+        "This message is written in an unusual way: "
+        "the same content has a shorter or differently ordered form, and only that one counts."
+    )
 
 
 def _inspect(value: Any, depth: int) -> None:
@@ -130,11 +167,8 @@ def hash256(domain: str, *parts: bytes) -> bytes:
     person = domain.encode("ascii")
     if not 0 < len(person) <= DOMAIN_BYTES_MAX:
         raise ValueError(f"a hash domain has 1 to {DOMAIN_BYTES_MAX} bytes, not {len(person)}")
-    state = hashlib.blake2b(digest_size=HASH_BYTES, person=person)
-    for part in parts:
-        state.update(len(part).to_bytes(8, "big"))
-        state.update(part)
-    return state.digest()
+    whole = b"".join([piece for part in parts for piece in (len(part).to_bytes(8, "big"), part)])
+    return hashlib.blake2b(whole, digest_size=HASH_BYTES, person=person).digest()
 
 
 # --- text for people: bech32m ----------------------------------------------------------

@@ -42,7 +42,7 @@ from protocol.errors import HoldfastError, Locked
 from protocol.federation import Roster
 from protocol.keys import SigningKey
 from protocol.limits import MINUTE, SECOND
-from protocol.statements import ENTRY_BYTES_MAX, NOTHING, Codec, is_entry, place_of
+from protocol.statements import ENTRIES, ENTRY_BYTES_MAX, NOTHING, Codec, is_entry, place_of
 
 RELAYS: Final = 2  # of which both must fail before the digests have to find it
 PING_EVERY: Final = 15 * SECOND  # also finds a dead link within a minute
@@ -81,6 +81,7 @@ class Gossip:
     ) -> None:
         self.codec = codec
         self.roster = roster
+        self._authors = {guardian.seat: guardian.identity for guardian in roster.guardians}
         self.seat = seat
         self.incarnation = incarnation
         self._key = key
@@ -118,14 +119,13 @@ class Gossip:
                 **fields,
             },
         )
-        self._append(entry, out)
+        self._append(place_of(entry), entry, out)
         for link, neighbour in self.neighbours.items():
             self._push(link, neighbour, log, out)
         self._news(at, out)
         return entry
 
-    def _append(self, entry: Verified, out: list[Effect]) -> None:
-        place = place_of(entry)
+    def _append(self, place: Place, entry: Verified, out: list[Effect]) -> None:
         self.heads[place.seat, place.incarnation] = (place.seq, entry.id)
         out.append(Persist(PutEntry(place, entry.raw)))
 
@@ -173,10 +173,9 @@ class Gossip:
 
     def _is_authors(self, entry: Verified) -> bool:
         """Whether an entry stands in the log of the guardian who signed it."""
-        if not is_entry(entry.body):
+        if not (entry.known and entry.type in ENTRIES) and not is_entry(entry.body):
             return False
-        author = self.roster.at(entry.body["seat"])
-        return author is not None and author.identity == entry.by
+        return self._authors.get(entry.body["seat"]) == entry.by
 
     def _take(
         self,
@@ -204,15 +203,12 @@ class Gossip:
         if entry.body["prev"] != head:
             self._ask_compare(link, neighbour, log, seq, out)
             return False
-        self._append(entry, out)
+        self._append(place, entry, out)
         fresh.append(entry)
         return False
 
     def _relay(self, fresh: Iterable[Verified], out: list[Effect]) -> None:
-        logs = {}
-        for entry in fresh:
-            place = place_of(entry)
-            logs[place.seat, place.incarnation] = True
+        logs = {(entry.body["seat"], entry.body["incarnation"]): True for entry in fresh}
         for log in logs:
             for link, neighbour in self.neighbours.items():
                 if self._is_relay(log[0], neighbour):
@@ -335,6 +331,8 @@ class Gossip:
         return seat in self.proven or seat in self.suspects
 
     def excluded(self) -> list[Seat]:
+        if not (self.proven or self.suspects):
+            return []
         return [seat for seat in self.roster.seats if self.is_excluded(seat)]
 
     def _side_by_side(

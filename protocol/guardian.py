@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from protocol import messages
-from protocol.casework import Casework
+from protocol.casework import LATER, Casework
 from protocol.chores import TIMER, Chores
 from protocol.contract import (
     Core,
@@ -139,6 +139,7 @@ class GuardianCore:
         if self._identity is not None:
             self._announce(at, out)
         self.casework.resume(at, out)
+        self.casework.carry_anew(at, out)
         self._do_chores(at, out)
         return self._finish(at)
 
@@ -156,6 +157,7 @@ class GuardianCore:
                 trusted = self.gossip.excluded()
                 self._take(at, self.gossip.heard(at, link, entries, check, out), out)
                 if self.gossip.excluded() != trusted:
+                    self.casework.carry_anew(at, out)
                     self.casework.consider_all(at, out)
             case Received(link, message):
                 self._received(at, link, message, out)
@@ -217,6 +219,8 @@ class GuardianCore:
                 self.casework.breathe(at, out)
         elif kind == TIMER:
             self._do_chores(at, out)
+        elif kind == LATER:
+            self.casework.catch_up(at, out)
         elif kind in ("due", "expire"):
             case = self.casework.docket.cases.get(bytes.fromhex(about))
             if case is not None:
@@ -242,6 +246,10 @@ class GuardianCore:
                     self.chores.add("replaced", at.now, about, out)  # once more in 30 days
                 elif pair is not None:
                     self.custody.drop_deal(about[:32], *pair, out)
+            elif kind == "version" and self.casework.is_frozen(about[:32]):
+                self.chores.add("version", at.now, about, out)  # once more in 30 days
+            elif kind == "version":
+                self.custody.drop_version(about[32:64], about[64:], out)
             elif kind == "rehearsal":
                 self.custody.erase(about, out)
             elif kind == "leave":

@@ -21,7 +21,7 @@ CONTACT_BYTES_MAX: Final = 200  # a phone number, an address, opening hours
 # --- encoding --------------------------------------------------------------------------
 STATEMENT_BYTES_MAX: Final = 65_000  # a release with three versions at 32 seats has 26 KiB
 DEPTH_MAX: Final = 16  # nesting of CBOR; the deepest statement has 4
-CIPHERTEXT_WHOLE_MAX: Final = 4 * 1024  # up to here every shard holds the whole ciphertext
+CIPHERTEXT_WHOLE_MAX: Final = 4 * 1024 + 16  # 4 KiB and its tag lie whole in every shard
 SEGMENT_BYTES: Final = 256 * 1024  # what is encrypted, coded and checked in one piece
 PAYLOAD_BYTES_MAX: Final = 2 * 1024 * 1024  # a file of 1 MiB, its envelope, and padding
 SECRET_BYTES_MAX: Final = 1024 * 1024  # what `wallet backup` takes

@@ -7,8 +7,10 @@ next, although the world performs the effects only when the call is over.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from protocol.contract import (
+    Change,
     Effect,
     Ledger,
     Persist,
@@ -18,28 +20,74 @@ from protocol.contract import (
     Table,
 )
 
+HELD: Final = Table.DEAL  # rows that are read again and again: each vote looks at its deal
+ROWS_HELD: Final = 512  # of them, 2 KB each: those of the cases of a busy minute
+
 
 class Pending:
-    """A `Ledger` that shows the rows of an outbox over those of the ledger below."""
+    """A `Ledger` that shows the rows of an outbox over those of the ledger below.
+
+    Rows of one table are held in memory once read. Only this core writes them.
+    """
 
     def __init__(self, below: Ledger) -> None:
         self._below = below
-        self.out: list[Effect] = []
+        self._out: list[Effect] = []
+        self._length = 0  # how much of it was read
+        self._last: Effect | None = None  # the last effect read
+        self._rows_of: dict[Table, dict[bytes, bytes | None]] = {}
+        self._entries: dict[Place, bytes] = {}
+        self._held: dict[bytes, bytes | None] = {}
+
+    @property
+    def out(self) -> list[Effect]:
+        return self._out
+
+    @out.setter
+    def out(self, out: list[Effect]) -> None:
+        # The former outbox has become durable, as it was in the end, read or not.
+        for effect in self._out:
+            change = effect.change if type(effect) is Persist else None
+            if type(change) is PutRow and change.table is HELD:
+                self._held.pop(change.key, None)
+        self._out = out
+        self._rows_of, self._entries = {}, {}
+        self._length = 0
 
     def _rows(self, table: Table) -> dict[bytes, bytes | None]:
-        changes = (effect.change for effect in self.out if type(effect) is Persist)
-        return {
-            change.key: change.value
-            for change in changes
-            if type(change) is PutRow and change.table is table
-        }
+        self._catch_up()
+        return self._rows_of.get(table, {})
+
+    def _catch_up(self) -> None:
+        """Read what was added to the outbox; all of it, when something was taken back."""
+        out, length = self._out, self._length
+        if length > len(out) or (length and out[length - 1] is not self._last):
+            self._rows_of, self._entries = {}, {}
+            length = 0
+        for place in range(length, len(out)):
+            effect = out[place]
+            if type(effect) is Persist:
+                self._note(effect.change)
+        self._length = len(out)
+        self._last = out[-1] if out else None
+
+    def _note(self, change: Change) -> None:
+        if type(change) is PutRow:
+            self._rows_of.setdefault(change.table, {})[change.key] = change.value
+        elif type(change) is PutEntry:
+            self._entries[change.place] = change.raw
 
     def get(self, table: Table, key: bytes) -> bytes | None:
-        if self.out:
-            rows = self._rows(table)
-            if key in rows:
-                return rows[key]
-        return self._below.get(table, key)
+        rows = self._rows(table)
+        if key in rows:
+            return rows[key]
+        if table is not HELD:
+            return self._below.get(table, key)
+        if key not in self._held:
+            if len(self._held) >= ROWS_HELD:
+                del self._held[next(iter(self._held))]
+            self._held[key] = self._below.get(table, key)
+        return self._held[key]
 
     def scan(self, table: Table, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         rows = {key: row for key, row in self._rows(table).items() if key.startswith(prefix)}
@@ -64,11 +112,8 @@ class Pending:
         return self._below.has_room()
 
     def entry(self, place: Place) -> bytes | None:
-        changes = (effect.change for effect in self.out if type(effect) is Persist)
-        for change in changes:
-            if type(change) is PutEntry and change.place == place:
-                return change.raw
-        return self._below.entry(place)
+        self._catch_up()
+        return self._entries.get(place) or self._below.entry(place)
 
     def entries(self) -> Iterator[tuple[Place, bytes]]:
         return self._below.entries()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from protocol.contract import Verified
@@ -37,6 +38,11 @@ class Policy:
 
 
 def read_policy(fields: Mapping[str, Any]) -> Policy:
+    return _policy(**fields)
+
+
+@lru_cache(64)  # a federation has a handful, and every vote looks at one
+def _policy(**fields: Any) -> Policy:
     return Policy(**fields)
 
 

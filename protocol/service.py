@@ -115,6 +115,11 @@ class Service:
             # Every handler validates first and mutates last, so nothing is half done.
             assert not any(isinstance(effect, Persist) for effect in out[mark:])
             del out[mark:]
+            if isinstance(error, Locked):
+                error = Locked(
+                    "this guardian's node is locked just now",
+                    hint="try again later, or call the guardian, who unlocks it",
+                )
             out.append(refusal(link, message.fields["request"], error))
 
     def link_down(self, link: LinkId) -> None:
@@ -244,8 +249,13 @@ class Service:
     def _settle(self, at: Moment, link: LinkId, fields: Any, out: list[Effect]) -> None:
         statement = self._codec.verify(fields["raw"], "settled")
         frozen = self._casework.is_frozen(statement.body["vault"])
+        before = self._custody.replaced_version(statement.body["deal"])
         for vault_id, deal_id in self._custody.settle(statement, frozen, at.now, out):
             self._chores.add("replaced", at.now, vault_id + deal_id, out)
+        replaced = self._custody.replaced_version(statement.body["deal"])
+        if replaced is not None and replaced != before:
+            about = statement.body["vault"] + statement.body["deal"] + replaced
+            self._chores.add("version", at.now, about, out)
         out.append(reply(link, fields["request"], settled=True))
 
     # --- owners -----------------------------------------------------------------------

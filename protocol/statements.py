@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from protocol.contract import Place, Verified
-from protocol.encoding import decode, encode, hash256
+from protocol.encoding import check_ordered, decode, decode_loosely, encode, hash256, in_order
 from protocol.errors import Malformed
 from protocol.keys import SigningKey, verify
 from protocol.limits import (
@@ -46,6 +46,10 @@ def uint(value: Any) -> bool:
 
 def flag(value: Any) -> bool:
     return type(value) is bool
+
+
+def _any(value: Any) -> bool:
+    return True  # checked before the type is known
 
 
 def octets(size: int) -> Check:
@@ -201,6 +205,17 @@ OTHERS: Final[dict[str, dict[str, Check]]] = {
     "erased": {"vault": id32, "seat": uint, "at": uint},
 }
 
+SCHEMAS: Final[dict[str, dict[str, Check]]] = {
+    **{type_: LOG | fields for type_, fields in ENTRIES.items()},
+    **OTHERS,
+}
+# Keys in the order of the encoding, and their checks in that order; the same for maps inside.
+_ORDERED: Final = {
+    type_: (order, tuple(({"type": _any, "by": _any} | SCHEMAS[type_])[key] for key in order))
+    for type_, order in ((each, in_order(["type", "by", *SCHEMAS[each]])) for each in SCHEMAS)
+}
+_POLICY_ORDER: Final = in_order(POLICY)
+
 # What a member signs and a guardian carries in its log.
 CARRIED: Final = ("claim", "veto", "check-in", "succession", "handover")
 
@@ -254,7 +269,8 @@ class Codec:
 
     def _read(self, raw: bytes, types: tuple[str, ...]) -> tuple[Verified, bytes]:
         payload = _payload(raw)
-        body = decode(_unframe(payload), limit=STATEMENT_BYTES_MAX)
+        content = _unframe(payload)
+        body = decode_loosely(content, limit=STATEMENT_BYTES_MAX)
         if type(body) is not dict:
             raise Malformed("a statement's payload is not a map")
         type_, by = body.get("type"), body.get("by")
@@ -262,7 +278,12 @@ class Codec:
             raise Malformed("a statement does not say what it is and who signed it")
         if types and type_ not in types:
             raise Malformed(f"a {' or '.join(types)} was expected and a {type_[:40]} came")
-        known = _known(body)
+        if _is_ordered(type_, body):
+            known = True
+            check_ordered(body, content)
+        else:
+            body = decode(content, limit=STATEMENT_BYTES_MAX)
+            known = _known(body)
         # Whoever asks for a type reads its fields; only logs keep what nobody understands yet.
         if not known and (types or not is_entry(body)):
             raise Malformed(f"a {type_[:40]} statement does not have the fields it should have")
@@ -284,16 +305,23 @@ def place_of(entry: Verified) -> Place:
 
 
 def _known(body: Mapping[str, Any]) -> bool:
-    type_ = body["type"]
-    if type_ in ENTRIES:
-        fields = LOG | ENTRIES[type_]
-    elif type_ in OTHERS:
-        fields = OTHERS[type_]
-    else:
-        return False
-    return len(body) == len(fields) + 2 and all(
-        key in body and check(body[key]) for key, check in fields.items()
+    fields = SCHEMAS.get(body["type"])
+    return (
+        fields is not None
+        and len(body) == len(fields) + 2
+        and all(key in body and check(body[key]) for key, check in fields.items())
     )
+
+
+def _is_ordered(type_: str, body: dict[Any, Any]) -> bool:
+    """Whether a statement is of a known type and has all its fields, in order."""
+    order, checks = _ORDERED.get(type_, ((), ()))
+    if tuple(body) != order:
+        return False
+    for check, value in zip(checks, body.values(), strict=True):
+        if not check(value):
+            return False
+    return type_ != "deal" or tuple(body["policy"]) == _POLICY_ORDER
 
 
 def _id(signed: bytes, by: bytes) -> bytes:

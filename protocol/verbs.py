@@ -7,7 +7,7 @@ from their own screen; no answer of this module shows a code.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from protocol import cases
@@ -36,6 +36,9 @@ from protocol.limits import TEXT_CHARS_MAX
 from protocol.sealing import Cost, stretch
 from protocol.service import Service
 from protocol.statements import NOTHING, Codec
+from protocol.vault import Label
+
+Alike = tuple[int, Id, Label, DealRow]  # as `Custody.like` finds them
 
 HOW: Final = ("in person", "by video", "other")
 CANDIDATES_MAX: Final = 16  # claims that say they have one code; each costs 0.06 s to check
@@ -248,19 +251,22 @@ class Verbs:
         except Refused:
             return []
         views = []
-        for number, (likeness, vault_id, label, row) in enumerate(alike, start=1):
-            deal, _ = self._votable(vault_id, row)
+        for number, (likeness, vault_id, label, deal, since) in enumerate(
+            self._choices(alike), start=1
+        ):
             held = self._custody.row(vault_id)
             standing = self._casework.docket.standing(case, deal, self._gossip.excluded(), now)
             views.append(
                 {
                     "number": number,
                     "vault": vault_id.hex(),
+                    "deal": deal.id.hex(),
                     "name": label.name,
                     "hint": label.hint,
                     "likeness": likeness,
                     "since": held.since if held else 0,
                     "seen": held.seen if held else 0,
+                    "replaced": since,
                     "has_card": bool(label.card_count),
                     "approvals": len(standing.approvals),
                     "quorum": standing.policy.quorum,
@@ -324,10 +330,29 @@ class Verbs:
                 f"{len(alike)} vaults are under that or a similar name",
                 hint="look at them with holdfast guardian show, and say --vault NUMBER",
             )
-        for number, (_, vault_id, _, row) in enumerate(alike, start=1):
-            if chosen in ("", str(number)) or vault_id.hex() == chosen:
-                return vault_id, self._votable(vault_id, row)[0]
+        for number, (_, vault_id, _, deal, _) in enumerate(self._choices(alike), start=1):
+            meant = str(args.get("deal") or deal.id.hex()) == deal.id.hex()
+            if meant and chosen in ("", str(number), vault_id.hex()):
+                return vault_id, deal
         raise Refused(f"there is no vault {chosen[:70]} under that name; there are {len(alike)}")
+
+    def _choices(self, alike: Sequence[Alike]) -> list[tuple[int, Id, Label, Verified, int]]:
+        """What a guardian may choose: each vault, and behind them all the backups replaced.
+
+        The last item is when one was replaced, 0 for those of today. Somebody who had the old
+        phone may have replaced what the member wants back.
+        """
+        today = [
+            (likeness, vault_id, label, self._votable(vault_id, row)[0], 0)
+            for likeness, vault_id, label, row in alike
+        ]
+        before = [
+            (likeness, vault_id, label, deal, row.replaced)
+            for likeness, vault_id, label, _ in alike
+            for deal, row in reversed(self._custody.deals(vault_id))
+            if row.replaced
+        ]
+        return today + before
 
     def _votable(self, vault_id: Id, row: DealRow) -> tuple[Verified, DealRow]:
         """The deal that an approval is for: the settled one, or, before any is, the newest."""

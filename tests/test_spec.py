@@ -33,9 +33,7 @@ from protocol.keys import SealingKey, SigningKey
 ROOT = Path(__file__).parent.parent
 SPEC = (ROOT / "protocol" / "SPEC.md").read_text()
 VECTORS = sorted((ROOT / "protocol" / "vectors").glob("*.json"))
-SOURCES = sorted(
-    path for part in ("protocol", "node", "simulations") for path in (ROOT / part).rglob("*.py")
-)
+SOURCES = sorted(path for part in ("protocol", "node") for path in (ROOT / part).rglob("*.py"))
 Fields = Mapping[str, Any]
 
 # --- vectors: each operation takes the fields of `in` and gives those of `out` -----------

@@ -71,8 +71,10 @@ def _vault(act: Act, view: View) -> View:
             "this node sees no vault under that name or one like it",
             hint="if the node is locked: holdfast guardian unlock",
         )
-    if wanted is None and len(numbers) == 1:
-        return next(iter(numbers.values()))
+    # Backups that were replaced are chosen by number alone, when the member asks for it.
+    today = [each for each in numbers.values() if not each.get("replaced")]
+    if wanted is None and len(today) == 1 and (len(numbers) == 1 or not act.is_interactive):
+        return today[0]
     if wanted is None and act.is_interactive:
         wanted = terminal.ask(f"Which vault, of {', '.join(numbers)}?")
     if wanted is None:
@@ -126,11 +128,13 @@ async def approve(act: Act) -> int:
         "approve",
         code=code,
         vault=each["vault"],
+        deal=each.get("deal", ""),
         how=how,
         words=words,
         despite_veto=act.options.despite_veto,
     )
-    voted = next((one for one in view["vaults"] if one["vault"] == each["vault"]), each)
+    same = (each["vault"], each.get("deal"))
+    voted = next((one for one in view["vaults"] if (one["vault"], one.get("deal")) == same), each)
     act.emit(view, [wording.effect(view, voted, me, act.clock.now())])
     return terminal.DONE
 

@@ -287,6 +287,11 @@ def _vault_lines(view: View, each: View, me: str, now: int) -> list[str]:
     if each["hint"]:
         parts.append(f"“{each['hint']}”")
     parts.append(f"kept {age(each['since'], now)}, old phone last seen {seen(each['seen'], now)}")
+    if each.get("replaced"):
+        parts.append(
+            f"the backup that stood before and was replaced {since(each['replaced'], now)}: choose "
+            "it only when the member says that the old phone was in other hands then"
+        )
     if each["has_card"]:
         parts.append(f"verification card: show {view['case']} --vault {each['number']} --card FILE")
     head = f"    {each['number']}  {each['name']}: {'; '.join(parts)}"
@@ -327,7 +332,7 @@ def _then(view: View, each: View, count: int, now: int) -> str:
 
 def _said(view: View, now: int) -> list[str]:
     """Who voted what and why, who objects, and who has released."""
-    numbers = {each["vault"]: each["number"] for each in view["vaults"]}
+    numbers = {each["vault"]: each["number"] for each in reversed(view["vaults"])}
     lines = [f"  {vote_words(vote, numbers, now)}" for vote in view["votes"]]
     for veto in view["vetoes"]:
         words_ = f": “{veto['words']}”" if veto["words"] else ""

@@ -221,6 +221,14 @@ def _returning(one: argparse.ArgumentParser) -> None:
     one.add_argument(
         "--near", action="store_true", help="try near spellings also where a passphrase is set"
     )
+    one.add_argument(
+        "--older",
+        type=int,
+        default=0,
+        metavar="N",
+        help="give back what stood N versions before the newest; for when somebody had the old "
+        "phone and wrote over it",
+    )
 
 
 def _recover(one: argparse.ArgumentParser) -> None:

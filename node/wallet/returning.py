@@ -68,7 +68,10 @@ class Returning:
                 return await self.go_on(record)
         done = [claim for claim in self._wallet.folder.state.claims if claim.vault]
         if done:
-            self._give_again(done[-1])
+            if self._options.older:
+                await self._give_older(done[-1])
+            else:
+                self._give_again(done[-1])
             await self._tell_owner(done[-1])
         return None
 
@@ -126,15 +129,21 @@ class Returning:
         name = asking.ask_name(self._options) if self._options.name_file else record.name
         locked = any(candidate.needs_passphrase for candidate in heard.candidates())
         can_ask = asking.is_interactive(self._options)
+        older: int = self._options.older
         passphrase: str | None
         if locked and can_ask and not self._options.passphrase_file:
             found, passphrase = await self._ask_passphrase(heard, name)
         else:
             passphrase = self._passphrase_file()
-            found = await recovery.find_key(self._wallet, heard, name, passphrase, near=False)
+            found = await recovery.find_key(
+                self._wallet, heard, name, passphrase, near=False, older=older
+            )
         # With a passphrase in the lock it is the likelier mistake: only a person who waits,
         # or who asked for it, is made to wait for hundreds of spellings.
-        if found is None and (not locked or can_ask or self._options.near):
+        tries_near = not locked or can_ask or self._options.near
+        if found is None and older:
+            raise Refused(f"no version {older} before the newest one came back with the pieces")
+        if found is None and tries_near:
             self._screen.say("The name does not open it as it is written. Trying others like it …")
             found = await recovery.find_key(self._wallet, heard, name, passphrase, near=True)
             self._screen.rest()
@@ -155,7 +164,9 @@ class Returning:
         """Ask until one opens it, or the person says that it is right and the name is not."""
         passphrase = asking.ask_passphrase(self._options)
         for _ in range(PASSPHRASE_TRIES):
-            found = await recovery.find_key(self._wallet, heard, name, passphrase, near=False)
+            found = await recovery.find_key(
+                self._wallet, heard, name, passphrase, near=False, older=self._options.older
+            )
             if found is not None:
                 return found, passphrase
             self._screen.say("This passphrase, with the name you gave, does not open it.")
@@ -226,6 +237,14 @@ class Returning:
             return
         asking.check_output(self._options)
         self._give(record, backup.payload(self._wallet, record.vault))
+
+    async def _give_older(self, record: ClaimRecord) -> None:
+        """Give out, beside what was recovered, what stood before it."""
+        asking.check_output(self._options)
+        heard = recovery.restore(self._wallet, record)
+        opening, _ = await self._open(heard, record)
+        recovered = await recovery.open_secret(self._wallet, heard, opening)
+        self._give(record, recovered.payload)
 
     async def _tell_owner(self, record: ClaimRecord) -> None:
         """Tell the guardians who owns the vault now."""

@@ -149,7 +149,7 @@ async def test_a_locked_guardian_is_named(stage: Stage, autojump_clock: Clock) -
     outcome = await stage.rehearse()
     assert not outcome.passed
     assert list(outcome.failed) == ["dev"]
-    assert outcome.failed["dev"].startswith("did not take a piece: this node is locked")
+    assert outcome.failed["dev"].startswith("did not take a piece: this guardian's node is locked")
     assert (outcome.held, outcome.released) == (["ada", "ben", "cleo", "eve"], [])
 
 

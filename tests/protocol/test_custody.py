@@ -439,6 +439,11 @@ def test_the_old_version_stays_until_the_new_one_is_settled(world: Bare) -> None
 
     receipts[4] = deal.send(4)["receipt"]
     assert deal.settle(receipts)["settled"]
+    held = custody.versions(deal.made.deal.id)
+    assert [version.id for version, _ in held] == [first.id, deal.sealed.version.id]
+    assert [row.replaced > 0 for _, row in held] == [True, False]
+
+    world.pass_time(31 * DAY)
     assert [held.id for held, _ in custody.versions(deal.made.deal.id)] == [deal.sealed.version.id]
 
 
@@ -709,6 +714,8 @@ def test_old_fragments_are_dropped_with_their_version(world: Bare) -> None:
             receipts[seat] = world.heard[wanted.link][-1].fields["receipt"]
         assert deal.settle(receipts)["settled"]
 
+    assert world.hosts[0].ledger.dropped == []
+    world.pass_time(31 * DAY)
     assert world.hosts[0].ledger.dropped == [first]
 
 
@@ -857,6 +864,7 @@ def test_one_damaged_row_does_not_hide_the_others(world: Bare) -> None:
     row = decode(raw, limit=100_000)
     row["box"] = bytes(len(row["box"]))
     ledger.apply(PutRow(Table.DEAL, key, encode(row)))
+    world.boot(0)
     device = second.claim([0])
 
     view = world.tell(0, "open", code=device.code)

@@ -535,8 +535,8 @@ def _case(world: Bare, seat: int, device: Claimant) -> Any:
     return world.hosts[seat].guardian.casework.docket.cases[device.claim.id]
 
 
-def test_a_claim_that_only_a_liar_carried_can_still_be_opened_for_all(world: Bare) -> None:
-    """Typing the code at an honest guardian brings the claim to those who shut the liar out."""
+def test_a_claim_that_only_a_liar_carried_reaches_all(world: Bare) -> None:
+    """Whoever has a claim from a liar's log carries it for those who shut the liar out."""
     rosa = Member(world, "Rosa Keller")
     rosa.back_up()
     device = rosa.claim([4, 0])
@@ -546,7 +546,7 @@ def test_a_claim_that_only_a_liar_carried_can_still_be_opened_for_all(world: Bar
     feed(world, 1, 4, other)
     world.run()
     heal(world)
-    assert device.claim.id not in world.hosts[1].guardian.casework.docket.cases
+    assert device.claim.id in world.hosts[1].guardian.casework.docket.cases
 
     world.tell(0, "open", code=device.code)
     for seat in (0, 1, 2):

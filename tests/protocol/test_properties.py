@@ -361,7 +361,6 @@ def test_a_liar_adds_nothing_to_a_quorum(seed: int, liar: int) -> None:
     honest = [seat for seat in range(5) if seat != liar]
     deal = world.hosts[honest[0]].guardian.custody.deals(story.vaults[0])[0][0].id
     world.kill(liar)
-    oracle = Oracle(world, 3)
     head = world.hosts[honest[0]].guardian.gossip.heads.get((liar, 0), (0, NOTHING))
     forks = [_vote(world, liar, head, device, story.vaults[0], deal, words) for words in "ab"]
     for seat in honest:
@@ -384,8 +383,7 @@ def test_a_liar_adds_nothing_to_a_quorum(seed: int, liar: int) -> None:
             case = world.hosts[seat].guardian.casework.docket.cases[device.claim.id]
             standing = world.hosts[seat].guardian.casework.standings(case, world.now)
             assert not any(liar in one.approvals for one, _, _ in standing)
-    assert oracle.quorum == 3
-    # Whoever was told one fork alone could not know better: it acted on three valid votes.
+    # Whoever had heard one fork alone could not know better: it acted on three valid votes.
 
 
 def _vote(
