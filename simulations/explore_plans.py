@@ -166,13 +166,13 @@ class Setting:
         if verb == "veto":
             return Received(WALLET, Sent("owner", {"request": 1, "raw": self.veto.raw}))
         code = self.claimants[" " + which if which else ""].code
-        args: dict[str, Any] = {
+        wanted: dict[str, dict[str, Any]] = {
             "open": {"code": code},
             "approve": {"code": code, "how": "in person"},
             "insist": {"code": code, "how": "in person", "despite_veto": True},
             "reject": {"case": code, "words": "I was wrong"},
-        }[verb]
-        return Told(1, Command("approve" if verb == "insist" else verb, args))
+        }
+        return Told(1, Command("approve" if verb == "insist" else verb, wanted[verb]))
 
     # --- what the liar has up its sleeve ----------------------------------------------
 
