@@ -13,7 +13,7 @@ demo: $(READY) ## five guardians give a lost key back, though one is dead and on
 	@$(BIN)/holdfast demo
 
 test: $(READY) ## the tests a newcomer runs, under three minutes
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: $(READY) ## style and types
 	$(BIN)/ruff check .
@@ -29,7 +29,7 @@ format: $(READY) ## let ruff lay out the code
 
 lock: $(READY) ## choose the versions of the dependencies anew
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
-	    --no-annotate --group dev pyproject.toml -o requirements.lock
+	    --no-annotate --group dev --extra research pyproject.toml -o requirements.lock
 
 clean: ## remove what was set up
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

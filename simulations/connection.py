@@ -17,6 +17,7 @@ from typing import Final, Protocol
 
 import trio
 
+from simulations.chances import Stream
 from simulations.kernel import Kernel
 from simulations.trace import Field
 
@@ -24,6 +25,7 @@ WINDOW_BYTES: Final = 64 * 1024  # sent and not yet read: a usual socket buffer
 PIECE_BYTES_MAX: Final = 16 * 1024  # one record of TLS
 GIVE_UP_S: Final = 120.0  # without progress; systems take from one to fifteen minutes
 DIGEST_BYTES: Final = 8
+NANOS: Final = 1_000_000_000
 UNANSWERED: Final = "the far end has not answered for too long"
 
 
@@ -36,6 +38,11 @@ class Links(Protocol):
     def severed(self, source: str, target: str) -> bool: ...
     def forget(self, number: int) -> None: ...
     def note(self, what: str, *fields: Field) -> None: ...
+    def slowness(self, source: str, target: str) -> float: ...
+    def show(self, piece: bytes) -> None: ...
+
+
+RESENT_AFTER_S: Final = 0.2  # at least, and twice as long each time: what systems do
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +55,10 @@ class Weather:
     split: float = 0.2  # chance that what could go as one piece is broken at a random place
     reset: float = 0.0  # chance for each connection to be reset at a random time
     reset_within: float = 60.0  # of its beginning
+    loss: float = 0.0  # chance that a piece is lost once or more and sent again later
+    straggler: float = 0.0  # chance that a piece takes up to `straggler_takes` longer
+    straggler_takes: float = 5.0
+    bandwidth: int = 0  # bytes a second one way; 0 is no bound
 
 
 CALM: Final = Weather()
@@ -117,6 +128,7 @@ class Flow:
         self._connection = connection
         self._network = connection.network
         self._rng = rng
+        self._draw = Stream.over(rng)
         self._weather = weather
         self._wire: deque[bytes] = deque()  # the end of the stream is an empty piece
         self._stalled = 0  # pieces that are due and cannot get through
@@ -134,9 +146,10 @@ class Flow:
     def send(self, piece: bytes) -> None:
         digest = hashlib.blake2b(piece, digest_size=DIGEST_BYTES).digest()
         self._network.note("send", self._connection.number, self.source, len(piece), digest)
+        self._network.show(piece)
         self.unread += len(piece)
         self._wire.append(piece)
-        self._schedule()
+        self._schedule(len(piece))
 
     def lose_tail(self) -> None:
         """Forget what the source could not get out before it lost its power."""
@@ -155,10 +168,18 @@ class Flow:
             for _ in range(stalled):
                 self._schedule()
 
-    def _schedule(self) -> None:
+    def _schedule(self, size: int = 0) -> None:
         latency = self._network.latency(self.source, self.target)
-        jitter = self._rng.expovariate(1.0) * self._weather.jitter
+        jitter = self._draw.exponential(NANOS) / NANOS * self._weather.jitter
         due = self._network.kernel.now + latency * (1.0 + jitter)
+        due += self._network.slowness(self.source, self.target)
+        weather = self._weather
+        if weather.loss and self._rng.random() < weather.loss:
+            due += max(RESENT_AFTER_S, 2 * latency) * (1 << self._rng.randrange(3))
+        if weather.straggler and self._rng.random() < weather.straggler:
+            due += self._rng.random() * weather.straggler_takes
+        if weather.bandwidth:
+            due = max(due, self._last_due) + size / weather.bandwidth
         self._last_due = max(self._last_due, due)
         self._network.kernel.at(self._last_due, self._arrive)
 

@@ -200,13 +200,40 @@ class Disk:
             file.seen[at] ^= bit
         self._report("rot", path)
 
+    def image(self) -> dict[str, bytes]:
+        """Copy what the platter holds, as a snapshot of a virtual machine would."""
+        return {path: bytes(file.platter) for path, file in sorted(self._durable_names.items())}
+
+    def restore(self, image: dict[str, bytes]) -> None:
+        """Set a disk without power back to an image, without anybody being told."""
+        self._names = {}
+        for path, content in image.items():
+            self._names[path] = _File()
+            self._names[path].seen = bytearray(content)
+            self._names[path].platter = bytearray(content)
+        self._durable_names = dict(self._names)
+        self._report("restore", "")
+
+    def damage(self, path: str, content: bytes) -> bool:
+        """Flip a bit of what the platter holds where it holds `content`; false if nowhere."""
+        file = self._names.get(path)
+        at = -1 if file is None else file.platter.find(content)
+        if file is None or at < 0:
+            return False
+        file.platter[at] ^= 1
+        if at < len(file.seen):
+            file.seen[at] ^= 1
+        self._report("damage", path)
+        return True
+
     def room(self) -> int:
         """Return the bytes that are free; a very large number when the disk has no capacity."""
         if self.capacity_bytes is None:
             return ENDLESS_BYTES
-        return max(0, self.capacity_bytes - self._used())
+        return max(0, self.capacity_bytes - self.used())
 
-    def _used(self) -> int:
+    def used(self) -> int:
+        """Return the bytes of all files together."""
         return sum(len(self._names[path].seen) for path in self._names)
 
     def paths(self) -> list[str]:
@@ -243,7 +270,7 @@ class Disk:
         growth = end - len(file.seen)
         if self.capacity_bytes is None or growth <= 0:
             return
-        used = self._used()
+        used = self.used()
         if used + growth > self.capacity_bytes:
             raise apsw.FullError(f"the disk of {self._name} is full: {used} bytes are used")
 

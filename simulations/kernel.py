@@ -253,13 +253,14 @@ class InlineWorkers:
     """
 
     def __init__(self, rng: random.Random) -> None:
+        self.slow_ms = 0  # on top of every write
         self._rng = rng
         self._storing = trio.Lock()  # hands over in the order of the calls
 
     async def store(self, work: Callable[[], T]) -> T:
         """Run `work` after a while, one call at a time, in the order of the calls."""
         async with self._storing:
-            return await self._run(work)
+            return await self._run(work, self.slow_ms)
 
     async def each(self, work: Callable[[Sequence[A]], list[T]], items: Sequence[A]) -> list[T]:
         """Return what `work` makes of the items, in their order, after a while."""
@@ -269,10 +270,10 @@ class InlineWorkers:
         """Run one long computation after a while."""
         return await self._run(work)
 
-    async def _run(self, work: Callable[[], T]) -> T:
+    async def _run(self, work: Callable[[], T], more_ms: int = 0) -> T:
         await trio.lowlevel.checkpoint_if_cancelled()
         stalls = self._rng.random() < STALL_CHANCE
         delay_ms = self._rng.random() * (STALL_MS_MAX if stalls else WORK_MS_MAX)
         with trio.CancelScope(shield=True):
-            await trio.sleep(delay_ms / 1000)
+            await trio.sleep((delay_ms + more_ms) / 1000)
         return work()

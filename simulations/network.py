@@ -19,9 +19,10 @@ import trio
 
 from node.ports import Handler, Trusted
 from node.transport import Unreachable, WrongPeer
+from simulations.chances import MILLION, Stream
 from simulations.connection import CALM, Connection, SimStream, Weather
 from simulations.determinism import draws
-from simulations.kernel import Kernel
+from simulations.kernel import NANOS_PER_S, Kernel
 from simulations.trace import Trace
 
 CONNECT_TIMEOUT_S: Final = 10.0  # then a dial into the dark fails, as the production one does
@@ -41,8 +42,10 @@ class Network:
         self._trace = trace
         self._weather = weather
         self._latency: dict[tuple[str, str], float] = {}
+        self._slow: dict[tuple[str, str], float] = {}
+        self.tap: Callable[[bytes], None] = lambda piece: None  # sees all that is sent
         self._opened: dict[tuple[str, str], int] = {}  # connections so far
-        self._cuts: dict[tuple[str, str], None] = {}
+        self._cuts: dict[tuple[str, str], int] = {}  # how many cuts lie on each way
         self._machines: dict[str, SimTransport] = {}
         self._connections: dict[int, Connection] = {}
         self._count = 0
@@ -51,17 +54,25 @@ class Network:
         """Return the seconds a byte needs at least from `a` to `b`, the same both ways."""
         link = (min(a, b), max(a, b))
         if link not in self._latency:
-            stretch = draws(self._seed, "latency", *link).lognormvariate(
-                0.0, self._weather.latency_sigma
-            )
-            self._latency[link] = self._weather.latency_median * stretch
+            median = round(self._weather.latency_median * NANOS_PER_S)
+            sigma = round(self._weather.latency_sigma * MILLION)
+            drawn = Stream(self._seed, "latency", *link).lognormal(median, sigma)
+            self._latency[link] = drawn / NANOS_PER_S
         return self._latency[link]
+
+    def slowness(self, source: str, target: str) -> float:
+        """Return the seconds by which everything from `source` to `target` is late now."""
+        return self._slow.get((source, target), 0.0)
+
+    def clog(self, a: str, b: str, seconds: float) -> None:
+        """Let everything between two machines take longer; 0 ends it."""
+        self._slow[a, b] = self._slow[b, a] = seconds
+        self.note("clog", a, b, round(seconds * 1000))
 
     def cut(self, a: str, b: str, *, one_way: bool = False) -> None:
         """Let nothing through from `a` to `b`, and unless `one_way` nothing back either."""
-        self._cuts[a, b] = None
-        if not one_way:
-            self._cuts[b, a] = None
+        for way in ((a, b),) if one_way else ((a, b), (b, a)):
+            self._cuts[way] = self._cuts.get(way, 0) + 1
         self.note("cut", a, b, int(one_way))
 
     def partition(self, side: Sequence[str], other: Sequence[str]) -> None:
@@ -74,9 +85,19 @@ class Network:
         """Undo all cuts, those of `a`, or those between `a` and `b`; what waits travels on."""
         named = [address for address in (a, b) if address is not None]
         self._cuts = {
-            pair: None for pair in self._cuts if not all(address in pair for address in named)
+            pair: cuts
+            for pair, cuts in self._cuts.items()
+            if not all(address in pair for address in named)
         }
         self.note("heal", *named)
+        self._resume()
+
+    def mend(self, a: str, b: str) -> None:
+        """Undo one cut of the way from `a` to `b`; what waits travels on."""
+        left = self._cuts.pop((a, b), 0) - 1
+        if left > 0:
+            self._cuts[a, b] = left
+        self.note("mend", a, b)
         self._resume()
 
     def reset(self, a: str, b: str) -> None:
@@ -134,6 +155,9 @@ class Network:
 
     def forget(self, number: int) -> None:
         self._connections.pop(number, None)
+
+    def show(self, piece: bytes) -> None:
+        self.tap(piece)
 
     def note(self, what: str, *fields: int | str | bytes | None) -> None:
         self._trace("net", self.kernel.now_ns, what, *fields)

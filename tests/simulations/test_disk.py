@@ -151,7 +151,7 @@ def test_a_full_disk_refuses_and_loses_nothing(disk: Disk) -> None:
     """Beyond its capacity a disk says it is full; with room again, writing goes on."""
     database = connect(disk)
     database.execute("insert into t values(1, x'01')")
-    disk.capacity_bytes = disk._used() + 10_000
+    disk.capacity_bytes = disk.used() + 10_000
     assert disk.room() == 10_000
     with pytest.raises(apsw.FullError):
         database.execute("insert into t values(2, zeroblob(100000))")

@@ -49,7 +49,7 @@ def test_a_planted_bug_is_found(name: str) -> None:
 
 def test_a_veto_reaches_everyone_though_its_carrier_lies() -> None:
     """What an owner signed stays good whoever carried it, for all honest guardians alike."""
-    found = Explorer(PLANS["carrier"]).run()
+    found = Explorer(PLANS["carrier"]).run(6_000)  # the liar needs two steps
 
     assert found.fault == ""
 
