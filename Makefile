@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test check bench format lock clean
+.PHONY: help demo test check campaign bench format lock clean
 
 help: ## what can be made
 	@grep -hE '^[a-z]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+): .*## /  make \1	/' | expand -t 16
@@ -19,6 +19,11 @@ check: $(READY) ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+campaign: $(READY) ## many seeds, both engines, planted bugs, kill -9 (ten minutes)
+	$(BIN)/python -m pytest -m campaign
+	$(BIN)/holdfast simulate campaign --seeds 500 --both 100 --mutants \
+	    --junit runs/campaign.xml --corpus simulations/corpus
 
 bench: $(READY) ## each figure against its floor
 	$(BIN)/python -m benchmarks

@@ -49,12 +49,11 @@ SCHEMA: Final = len(MIGRATIONS)
 class RowSql:
     """The statements for the rows of one table, written once."""
 
-    __slots__ = ("count", "drop", "get", "has", "put", "scan_all", "scan_below")
+    __slots__ = ("count", "drop", "get", "put", "scan_all", "scan_below")
 
     def __init__(self, table: Table) -> None:
         name = f"row_{table.value}"  # one of our own words, never anyone's input
         self.get = f"SELECT value FROM {name} WHERE key = ?"  # noqa: S608
-        self.has = f"SELECT 1 FROM {name} WHERE key = ?"  # noqa: S608
         self.put = f"INSERT OR REPLACE INTO {name} VALUES (?, ?)"  # noqa: S608
         self.drop = f"DELETE FROM {name} WHERE key = ?"  # noqa: S608
         self.count = f"SELECT count(*) FROM {name}"  # noqa: S608

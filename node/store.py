@@ -27,6 +27,7 @@ from protocol.errors import Refused
 T = TypeVar("T")
 
 PAGE_ROWS: Final = 512  # rows read at once in a scan: bounds memory, hides the cost of a query
+FIRST_ROWS: Final = 32  # read at first: many a scan looks at the beginning only
 CACHE_KIB: Final = 8 * 1024  # of pages in memory: what is held for some thousand open cases
 HASH_BYTES: Final = 32  # of one step of a Merkle path
 # Below this much free space deposits are refused, so that votes and releases still find room:
@@ -59,7 +60,11 @@ class SqliteStore:
         self._bytes_max = bytes_max
         self._tight: bool | None = None  # whether room is short; asked once a transaction
         self._counts: dict[Table, int] = {}
-        self._entries: list[tuple[int, int, int, bytes]] = []  # put and not yet written
+        # What was put in this transaction and is not written yet. Every call of the database
+        # gives other threads a turn, which beside busy ones costs more than the call: so what
+        # can be written at once is.
+        self._entries: list[tuple[int, int, int, bytes]] = []
+        self._rows: dict[Table, dict[bytes, bytes | None]] = {}
         with _mapped(path):
             self._db = self._open(path)
             try:
@@ -111,26 +116,32 @@ class SqliteStore:
     # --- the ledger a core reads -------------------------------------------------------
 
     def get(self, table: Table, key: bytes) -> bytes | None:
+        rows = self._rows.get(table)
+        if rows is not None and key in rows:
+            return rows[key]
         found: bytes | None = self._one(ROWS[table].get, (key,))
         return found
 
     def scan(self, table: Table, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """Rows in the order of keys, read a page at a time, so that no statement stays open."""
-        end, start = _after(prefix), prefix
+        end, start, size = _after(prefix), prefix, FIRST_ROWS
         while True:
+            self._write_rows(table)
             rows: list[tuple[bytes, bytes]] = (
-                self._all(ROWS[table].scan_all, (start, PAGE_ROWS))
+                self._all(ROWS[table].scan_all, (start, size))
                 if end is None
-                else self._all(ROWS[table].scan_below, (start, end, PAGE_ROWS))
+                else self._all(ROWS[table].scan_below, (start, end, size))
             )
             yield from rows
-            if len(rows) < PAGE_ROWS:
+            if len(rows) < size:
                 return
+            size = min(2 * size, PAGE_ROWS)
             start = rows[-1][0] + b"\x00"  # the smallest key after the last one
 
     def count(self, table: Table) -> int:
         """How many rows; counted once, kept up to date from then on."""
         if table not in self._counts:
+            self._write_rows(table)
             self._counts[table] = self._one(ROWS[table].count, ())
         return self._counts[table]
 
@@ -181,7 +192,6 @@ class SqliteStore:
         self._entries.append((at.seat, at.incarnation, at.seq, change.raw))
 
     def _write_entries(self) -> None:
-        """Write the entries that were put, all at once: each call costs a turn among threads."""
         entries, self._entries = self._entries, []
         if not entries:
             return
@@ -198,14 +208,21 @@ class SqliteStore:
             ) from None
 
     def _put_row(self, change: PutRow) -> None:
-        sql = ROWS[change.table]
         if change.table in self._counts:
-            held = self._one(sql.has, (change.key,)) is not None
+            held = self.get(change.table, change.key) is not None
             self._counts[change.table] += (change.value is not None) - held
-        if change.value is None:
-            self._db.execute(sql.drop, (change.key,))
-        else:
-            self._db.execute(sql.put, (change.key, change.value))
+        self._rows.setdefault(change.table, {})[change.key] = change.value
+
+    def _write_rows(self, table: Table) -> None:
+        rows = self._rows.pop(table, None)
+        if rows is None:
+            return
+        puts = [(key, value) for key, value in rows.items() if value is not None]
+        drops = [(key,) for key, value in rows.items() if value is None]
+        if puts:
+            self._db.executemany(ROWS[table].put, puts)
+        if drops:
+            self._db.executemany(ROWS[table].drop, drops)
 
     def has_room(self) -> bool:
         if self._tight is None:
@@ -237,9 +254,11 @@ class SqliteStore:
                 self._db.execute("BEGIN IMMEDIATE")
                 yield
                 self._write_entries()
+                for table in list(self._rows):
+                    self._write_rows(table)
                 self._db.execute("COMMIT")
             except BaseException:
-                self._counts, self._entries = counts, []
+                self._counts, self._entries, self._rows = counts, [], {}
                 if self._db.in_transaction:  # a full disk may have rolled back by itself
                     self._db.execute("ROLLBACK")
                 raise

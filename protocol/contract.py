@@ -178,8 +178,15 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Received:
+    """A message from the other end of a link.
+
+    `examined` is what a node with threads to spare worked out from a deposit beforehand
+    (`vault.examine`), or None: then the core does it.
+    """
+
     link: LinkId
     message: Message
+    examined: Any = None
 
 
 @dataclass(frozen=True, slots=True)

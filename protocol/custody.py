@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import islice
 from typing import Any, Final
 
 from protocol import names, vault
@@ -49,7 +50,8 @@ TOKEN_BYTES: Final = 6  # of a keyed hash of a name or trigram; clashes only cos
 VAULT_PREFIX_BYTES: Final = 10  # of a vault's id in the index
 DEALS_READ: Final = 512  # deals kept in memory, 5 KB each: those of the cases of a busy minute
 LIKE_PER_MILLE: Final = 450  # trigram overlap from which two names are shown side by side
-LIKE_MAX: Final = 24  # vaults shown for one name
+LIKE_MAX: Final = 24  # vaults shown for one name, and opened to look
+LIKE_ROWS_MAX: Final = 128  # vaults read for one trigram; a name has a dozen
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ class Deposit:
     version: Verified
     box: bytes
     whole: bytes
-    label: vault.Label
+    tokens: tuple[bytes, ...]  # by which the vault is found
 
     def __repr__(self) -> str:
         return "Deposit(…)"
@@ -195,40 +197,62 @@ class Custody:
 
     def like(self, name: str) -> list[tuple[int, Id, vault.Label, DealRow]]:
         """Vaults under a name or similar ones: likeness per mille, best first."""
-        tokens = self._tokens(name)
-        counts: dict[bytes, int] = {}
-        for token in tokens:
-            for key, _ in self._ledger.scan(Table.LABEL, token):
-                counts[key[TOKEN_BYTES:]] = counts.get(key[TOKEN_BYTES:], 0) + 1
-        shared = sorted(counts, key=lambda prefix: (-counts[prefix], prefix))
+        normal = names.normalise(name)
         found = []
-        for prefix in shared[: LIKE_MAX * 4]:
-            if counts[prefix] * 1000 < LIKE_PER_MILLE * len(tokens) // 2:
-                break
-            found.extend(self._alike(name, prefix))
+        for prefix in self._sharing(self._tokens(name)):
+            found.extend(self._alike(normal, prefix))
         found.sort(key=lambda match: (-match[0], match[1]))
-        return found[:LIKE_MAX]
+        return found
 
-    def _alike(self, name: str, prefix: bytes) -> list[tuple[int, Id, vault.Label, DealRow]]:
+    def _sharing(self, tokens: Sequence[bytes]) -> list[bytes]:
+        """The vaults that share most tokens with a name, as many as may be looked into.
+
+        Of a token that very many vaults have, only the beginning of the list is read: it
+        tells little. Whoever is found by the whole name, or by rarer tokens, comes first.
+        """
+        counts: dict[bytes, int] = {}
+        telling: dict[bytes, int] = {}
+        least = -(-LIKE_PER_MILLE * len(tokens) // 2000)
+        for token in tokens:
+            rows = islice(self._ledger.scan(Table.LABEL, token), LIKE_ROWS_MAX)
+            vaults = [key[TOKEN_BYTES:] for key, _ in rows]
+            is_common = len(vaults) == LIKE_ROWS_MAX
+            if is_common:
+                least = 0  # a count that is not whole excludes nobody
+            tells = len(tokens) if token == tokens[0] else not is_common
+            for prefix in vaults:
+                counts[prefix] = counts.get(prefix, 0) + 1
+                telling[prefix] = telling.get(prefix, 0) + tells
+        shared = [prefix for prefix in counts if counts[prefix] >= least]
+        shared.sort(key=lambda prefix: (-telling[prefix], -counts[prefix], prefix))
+        return shared[:LIKE_MAX]
+
+    def _alike(self, normal: str, prefix: bytes) -> list[tuple[int, Id, vault.Label, DealRow]]:
         matches = []
         for vault_id, raw in self._ledger.scan(Table.VAULT, prefix):
             row = VaultRow(**decode_loosely(raw, limit=4096))
-            pair = self.deal(vault_id, row.deal)
-            if pair is None:
+            held = self._ledger.get(Table.DEAL, vault_id + row.deal)
+            if held is None:
                 continue
+            deal = DealRow(**decode_loosely(held, limit=32 * 1024))
             try:
-                label = self.label(pair[1])
+                label = self.label(deal)
             except FaultyPiece:
                 continue  # one damaged row must not hide the vaults of others
-            likeness = names.similarity(names.normalise(label.name), names.normalise(name))
+            likeness = names.similarity(names.normalise(label.name), normal)
             if likeness >= LIKE_PER_MILLE:
-                matches.append((likeness, vault_id, label, pair[1]))
+                matches.append((likeness, vault_id, label, deal))
         return matches
 
     # --- deposits ---------------------------------------------------------------------
 
     def check_deposit(
-        self, deal_raw: bytes, version_raw: bytes, box: bytes, whole: bytes
+        self,
+        deal_raw: bytes,
+        version_raw: bytes,
+        box: bytes,
+        whole: bytes,
+        examined: vault.Examined | None = None,
     ) -> Deposit:
         """Check a deposit wholly; raises what the wallet is to be told. Changes nothing."""
         if not self._ledger.has_room():
@@ -236,21 +260,26 @@ class Custody:
                 "the disk of this guardian is nearly full, and the rest is kept for votes",
                 hint="ask the guardian to make room, or go on with the others",
             )
-        deal = self._codec.verify(deal_raw, "deal")
-        version = self._codec.verify(version_raw, "version")
+        if examined is None or (examined.deal.raw, examined.version.raw) != (deal_raw, version_raw):
+            examined = None
+            deal = self._codec.verify(deal_raw, "deal")
+            version = self._codec.verify(version_raw, "version")
+        else:
+            deal, version = examined.deal, examined.version
         known = self.deal(deal.body["vault"], deal.id)
         if known is None:
-            vault.check_deal(deal, self._codec.federation, self._roster)
+            is_examined = examined is not None
+            vault.check_deal(deal, self._codec.federation, self._roster, examined=is_examined)
             self._check_new(deal)
         else:
             self._check_owner(deal)
             box = box or known[1].box
         piece = self.piece(DealRow(deal.raw, box, 0))
         label = vault.check_piece(deal, self._seat, piece)
-        names.normalise(label.name)
+        tokens = tuple(self._tokens(label.name))
         vault.check_version(version, deal, whole)
         self._check_number(deal, version)
-        return Deposit(deal, version, box, whole, label)
+        return Deposit(deal, version, box, whole, tokens)
 
     def _check_owner(self, deal: Verified) -> None:
         row = self.row(deal.body["vault"])
@@ -334,15 +363,14 @@ class Custody:
             kept = DealRow(deal.raw, deposit.box, now, beside=frozen)
             out.append(_put(Table.DEAL, vault_id + deal.id, kept.to_bytes()))
             if not policy_of(deal).rehearsal:
-                self._index(deposit.label.name, vault_id, out)
+                self._index(deposit.tokens, vault_id, out)
         if self._ledger.get(Table.VERSION, deal.id + version.id) is None:
             held = VersionRow(version.raw, deposit.whole, now, beside=frozen)
             out.append(_put(Table.VERSION, deal.id + version.id, held.to_bytes()))
 
-    def _index(self, name: str, vault_id: Id, out: list[Effect]) -> None:
+    def _index(self, tokens: Sequence[bytes], vault_id: Id, out: list[Effect]) -> None:
         out.extend(
-            _put(Table.LABEL, token + vault_id[:VAULT_PREFIX_BYTES], b"")
-            for token in self._tokens(name)
+            _put(Table.LABEL, token + vault_id[:VAULT_PREFIX_BYTES], b"") for token in tokens
         )
 
     def receipt(self, deposit: Deposit, now: int) -> dict[str, Any]:

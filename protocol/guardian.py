@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from protocol import messages
 from protocol.casework import LATER, Casework
@@ -159,8 +159,8 @@ class GuardianCore:
                 if self.gossip.excluded() != trusted:
                     self.casework.carry_anew(at, out)
                     self.casework.consider_all(at, out)
-            case Received(link, message):
-                self._received(at, link, message, out)
+            case Received(link, message, examined):
+                self._received(at, link, message, examined, out)
             case Told(ticket, command):
                 self.verbs.handle(at, ticket, command.verb, command.args, out)
             case TimerFired(timer):
@@ -180,7 +180,9 @@ class GuardianCore:
             self._connect(out)
         self.casework.fold_all(at, entries, out)
 
-    def _received(self, at: Moment, link: int, message: Message, out: list[Effect]) -> None:
+    def _received(
+        self, at: Moment, link: int, message: Message, examined: Any, out: list[Effect]
+    ) -> None:
         try:
             messages.check(message)
         except Malformed as error:
@@ -202,7 +204,7 @@ class GuardianCore:
             case "join":
                 out.append(Send(link, Message("founded", {"signed": self.service.signed})))
             case kind if kind in messages.REQUESTS:
-                self.service.handle(at, link, message, out)
+                self.service.handle(at, link, message, out, examined)
 
     def _passed(self, at: Moment, link: int, message: Message, out: list[Effect]) -> None:
         try:

@@ -158,7 +158,7 @@ def _check_writable(text: str) -> None:
     # Composed from at most four code points each: what is longer need not be looked at.
     if len(text) > 4 * FULL_NAME_BYTES_MAX:
         raise _too_long(len(text))
-    for position, c in enumerate(text, start=1):
+    for position, c in enumerate(text if not text.isascii() else "", start=1):
         # Unassigned: its category, and so the normal form, would change one day. Private:
         # it means something else on every device. Surrogate: half of a character.
         if unicodedata2.category(c) in ("Cn", "Co", "Cs"):
@@ -185,7 +185,13 @@ def _too_long(size: int) -> Refused:
     )
 
 
+# What the rules below come to where a name has plain letters only: most look-ups have.
+_PLAIN: Final = {code: c.lower() if (c := chr(code)).isalnum() else " " for code in range(128)}
+
+
 def _folded_once(text: str) -> str:
+    if text.isascii():
+        return " ".join(text.translate(_PLAIN).split())
     out: list[str] = []
     marks_stay = False
     for c in unicodedata2.normalize("NFKD", text):

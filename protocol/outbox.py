@@ -20,14 +20,15 @@ from protocol.contract import (
     Table,
 )
 
-HELD: Final = Table.DEAL  # rows that are read again and again: each vote looks at its deal
+# Rows that are read again and again: each vote looks at its deal, each deposit at its vault.
+HELD: Final = (Table.DEAL, Table.VAULT)
 ROWS_HELD: Final = 512  # of them, 2 KB each: those of the cases of a busy minute
 
 
 class Pending:
     """A `Ledger` that shows the rows of an outbox over those of the ledger below.
 
-    Rows of one table are held in memory once read. Only this core writes them.
+    Rows of some tables are held in memory once read. Only this core writes them.
     """
 
     def __init__(self, below: Ledger) -> None:
@@ -37,7 +38,7 @@ class Pending:
         self._last: Effect | None = None  # the last effect read
         self._rows_of: dict[Table, dict[bytes, bytes | None]] = {}
         self._entries: dict[Place, bytes] = {}
-        self._held: dict[bytes, bytes | None] = {}
+        self._held: dict[tuple[Table, bytes], bytes | None] = {}
 
     @property
     def out(self) -> list[Effect]:
@@ -48,8 +49,8 @@ class Pending:
         # The former outbox has become durable, as it was in the end, read or not.
         for effect in self._out:
             change = effect.change if type(effect) is Persist else None
-            if type(change) is PutRow and change.table is HELD:
-                self._held.pop(change.key, None)
+            if type(change) is PutRow:
+                self._held.pop((change.table, change.key), None)
         self._out = out
         self._rows_of, self._entries = {}, {}
         self._length = 0
@@ -81,25 +82,31 @@ class Pending:
         rows = self._rows(table)
         if key in rows:
             return rows[key]
-        if table is not HELD:
+        if table not in HELD:
             return self._below.get(table, key)
-        if key not in self._held:
+        where = (table, key)
+        if where not in self._held:
             if len(self._held) >= ROWS_HELD:
                 del self._held[next(iter(self._held))]
-            self._held[key] = self._below.get(table, key)
-        return self._held[key]
+            self._held[where] = self._below.get(table, key)
+        return self._held[where]
 
     def scan(self, table: Table, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         rows = {key: row for key, row in self._rows(table).items() if key.startswith(prefix)}
         if not rows:
             yield from self._below.scan(table, prefix)
             return
-        merged: dict[bytes, bytes | None] = dict(self._below.scan(table, prefix))
-        merged.update(rows)
-        for key in sorted(merged):
-            value = merged[key]
-            if value is not None:
+        # Row by row, since who asks may want the first only, of very many.
+        mine = sorted(rows)
+        for key, value in self._below.scan(table, prefix):
+            while mine and mine[0] < key:
+                yield from _shown(mine[0], rows[mine.pop(0)])
+            if mine and mine[0] == key:
+                yield from _shown(key, rows[mine.pop(0)])
+            else:
                 yield key, value
+        for key in mine:
+            yield from _shown(key, rows[key])
 
     def count(self, table: Table) -> int:
         count = self._below.count(table)
@@ -117,3 +124,8 @@ class Pending:
 
     def entries(self) -> Iterator[tuple[Place, bytes]]:
         return self._below.entries()
+
+
+def _shown(key: bytes, value: bytes | None) -> Iterator[tuple[bytes, bytes]]:
+    if value is not None:
+        yield key, value

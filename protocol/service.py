@@ -7,7 +7,7 @@ statements; what else they say is for orientation only, and a wallet rests nothi
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from protocol import cases, vault
@@ -60,6 +60,14 @@ class Transfer:
     deposit: Deposit | None
 
 
+@dataclass
+class Followed:
+    """What somebody who follows a case was told of it."""
+
+    news: dict[str, Any] = field(default_factory=dict)
+    releases: dict[Id, bool] = field(default_factory=dict)
+
+
 class Service:
     """Answers wallets."""
 
@@ -88,13 +96,13 @@ class Service:
         self._transfers: dict[str, Transfer] = {}
         self._numbered = 0
         self._new_vaults: dict[LinkId, int] = {}
-        self._followers: dict[LinkId, dict[Id, dict[bytes, bool]]] = {}
+        self._followers: dict[LinkId, dict[Id, Followed]] = {}
+        self._following: dict[Id, dict[LinkId, bool]] = {}  # the same the other way round
         self.addresses: dict[int, Verified] = {}
         self.knocking: dict[str, bytes] = {}
         custody.is_admitted = lambda first: first in casework.admitted
         self._answers: dict[str, Callable[[Moment, LinkId, Any, list[Effect]], None]] = {
             "roster": self._roster,
-            "deposit": self._deposit,
             "card": self._card,
             "settle": self._settle,
             "seen": self._seen,
@@ -106,11 +114,21 @@ class Service:
             "through": lambda at, link, fields, out: self.relay.pass_on(link, fields, out),
         }
 
-    def handle(self, at: Moment, link: LinkId, message: Message, out: list[Effect]) -> None:
+    def handle(
+        self,
+        at: Moment,
+        link: LinkId,
+        message: Message,
+        out: list[Effect],
+        examined: vault.Examined | None = None,
+    ) -> None:
         """Answer one request."""
         mark = len(out)
         try:
-            self._answers[message.kind](at, link, message.fields, out)
+            if message.kind == "deposit":
+                self._deposit(at, link, message.fields, out, examined)
+            else:
+                self._answers[message.kind](at, link, message.fields, out)
         except HoldfastError as error:
             # Every handler validates first and mutates last, so nothing is half done.
             assert not any(isinstance(effect, Persist) for effect in out[mark:])
@@ -124,7 +142,10 @@ class Service:
 
     def link_down(self, link: LinkId) -> None:
         for gone in (link, *self.relay.link_down(link)):
-            self._followers.pop(gone, None)
+            for claim in self._followers.pop(gone, ()):
+                del self._following[claim][gone]
+                if not self._following[claim]:
+                    del self._following[claim]
             self._new_vaults.pop(gone, None)
         for id_ in [id_ for id_, item in self._transfers.items() if item.link == link]:
             del self._transfers[id_]
@@ -135,10 +156,17 @@ class Service:
 
     # --- deposits ---------------------------------------------------------------------
 
-    def _deposit(self, at: Moment, link: LinkId, fields: Any, out: list[Effect]) -> None:
+    def _deposit(
+        self,
+        at: Moment,
+        link: LinkId,
+        fields: Any,
+        out: list[Effect],
+        examined: vault.Examined | None,
+    ) -> None:
         try:
             deposit = self._custody.check_deposit(
-                fields["deal"], fields["version"], fields["box"], fields["whole"]
+                fields["deal"], fields["version"], fields["box"], fields["whole"], examined
             )
         except Refused:
             self._knock(fields["deal"])
@@ -352,7 +380,8 @@ class Service:
         follows = self._followers.setdefault(link, {})
         if len(follows) >= FOLLOWS_MAX and fields["claim"] not in follows:
             raise NotYet(f"one device follows {FOLLOWS_MAX} claims at a time; connect again")
-        follows[fields["claim"]] = {}
+        follows[fields["claim"]] = Followed()
+        self._following.setdefault(fields["claim"], {})[link] = True
         out.append(reply(link, fields["request"], following=True))
         self._tell(link, fields["claim"], at.now, out)
 
@@ -360,10 +389,9 @@ class Service:
         """Send news of the cases touched by this event to those who follow them."""
         touched = list(self._casework.touched)
         self._casework.touched.clear()
-        for link, follows in self._followers.items():
-            for claim in touched:
-                if claim in follows:
-                    self._tell(link, claim, at.now, out)
+        for claim in touched:
+            for link in self._following.get(claim, ()):
+                self._tell(link, claim, at.now, out)
 
     def _tell(self, link: LinkId, claim: Id, now: int, out: list[Effect]) -> None:
         case = self._casework.docket.cases.get(claim)
@@ -374,11 +402,13 @@ class Service:
             news.update(self.summary(case, now))
             news["votes"] = [vote.raw for vote in case.latest().values()]
             news["vetoes"] = [veto.raw for _, veto in sorted(case.vetoes.items())]
-        out.append(Send(link, Message("case", news)))
-        sent = self._followers[link][claim]
+        followed = self._followers[link][claim]
+        if news != followed.news:
+            followed.news = news
+            out.append(Send(link, Message("case", news)))
         for _, release in sorted(case.releases.items()) if case is not None else ():
-            if release.id not in sent:
-                sent[release.id] = True
+            if release.id not in followed.releases:
+                followed.releases[release.id] = True
                 out.append(Send(link, Message("release", {"claim": claim, "raw": release.raw})))
 
     def summary(self, case: cases.Case, now: int) -> dict[str, Any]:

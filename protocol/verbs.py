@@ -115,12 +115,15 @@ class Verbs:
                 "a code has fifteen digits, in five groups of three",
                 hint="ask the person to read it from their own screen once more",
             )
-        candidates = [
-            claim
-            for claim, raw in self._ledger.scan(Table.CLAIM)
-            if decode(raw, limit=32 * 1024)["code"] == code
-        ]
-        candidates += [case.id for case in self._with_code(code)]
+        waiting = []
+        for claim, raw in self._ledger.scan(Table.CLAIM):
+            row = decode(raw, limit=32 * 1024)
+            if row["code"] == code:
+                waiting.append((row["at"], claim))
+        # First come first: who overhears a code can send claims that say they have it, but
+        # not before the true one was sent.
+        candidates = [case.id for case in self._with_code(code)]
+        candidates += [claim for _, claim in sorted(waiting)]
         if not candidates:
             raise NotYet(
                 "no claim with this code has arrived here",

@@ -114,6 +114,7 @@ _DEFAULTS = {
     **dict.fromkeys(("code_file", "words_file", "waiting", "to", "to_file", "take")),
     **dict.fromkeys(("no_backup", "new_key", "no_wait", "again", "near", "print"), False),
     **dict.fromkeys(("stay", "new"), False),
+    "older": 0,
 }
 
 

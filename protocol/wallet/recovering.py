@@ -28,6 +28,7 @@ from protocol.vault import Opened, Payload
 from protocol.wallet.drawing import Draws
 
 CLAIM_LIFE: Final = CLAIM_LIFE_MAX  # outlives any waiting period and any veto; in ms
+ENTRIES_SEEN: Final = 1024  # entries known by their bytes: all that honest guardians send
 RELEASES_MAX: Final = 4  # kept of one guardian: one for each deal of a vault
 
 # --- the claim -------------------------------------------------------------------------
@@ -144,6 +145,10 @@ class Recovery:
         self._releases: dict[bytes, Verified] = {}
         self._opened: dict[tuple[int, bytes], Opened] = {}  # by seat and deal
         self._caught: dict[int, Caught] = {}
+        # All guardians send what each has signed, and the same deal is in every release:
+        # everything is checked once, and a repetition known by its bytes.
+        self._seen: dict[bytes, bool] = {}
+        self._checked: dict[bytes, Verified] = {}
 
     # What is taken in. Each answers with what is new in it, or None.
 
@@ -203,11 +208,15 @@ class Recovery:
         return self._caught.setdefault(seat, caught)
 
     def _entry(self, raw: bytes, type_: str) -> tuple[Verified, int] | None:
-        """A log entry about this claim by the guardian whose seat it names."""
+        """A log entry about this claim by the guardian whose seat it names, once."""
+        if raw in self._seen:
+            return None
         try:
             entry = self._codec.verify(raw, type_)
         except HoldfastError:
             return None  # the fault of who carried it, not of who is said to have signed it
+        if len(self._seen) < ENTRIES_SEEN:
+            self._seen[raw] = True
         guardian = self._roster.by_identity(entry.by)
         if guardian is None or not entry.known or entry.body["seat"] != guardian.seat:
             return None
@@ -219,7 +228,7 @@ class Recovery:
             plain = self._device.sealing.open(body["box"])
         except HoldfastError as error:
             raise FaultyPiece("the piece is damaged, or sealed for another device") from error
-        opened = vault.read_release(self._codec, seat, plain, body["deal"])
+        opened = vault.read_release(self._codec, seat, plain, body["deal"], self._checked)
         if opened.deal.body["vault"] != body["vault"]:
             raise FaultyPiece("the piece belongs to another vault than the release says")
         # Two guardians could otherwise invent a deal for two and pass it off as yours.

@@ -529,7 +529,7 @@ def _spoilt(world: Rough, release: Verified, how: int, device: Claimant) -> byte
         case 2:
             plain["versions"] = [[raw, bytes(len(whole))] for raw, whole in plain["versions"]]
         case 3:
-            plain["deal"] = plain["deal"][:-1] + bytes(1)
+            plain["deal"] = plain["deal"][:-1] + bytes((plain["deal"][-1] ^ 1,))
         case _:
             plain = {"nothing": 1}
     body["box"] = seal(device.device.sealing.public, encode(plain), bytes(32))

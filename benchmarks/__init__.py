@@ -1,0 +1,1 @@
+"""What the machine could do, and what Holdfast makes of it: each figure beside its floor."""
