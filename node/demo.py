@@ -367,6 +367,7 @@ class Demo:
             "--how",
             "in person",
             "--yes",
+            okay=(0, 1, 75) if guardian.lies else (0,),  # it may come when the case is over
         )
 
     async def _kill(self, guardian: Guardian) -> None:
@@ -379,12 +380,13 @@ class Demo:
 
     def _what_became_of(self, name: str) -> str:
         needed = self.report.threshold
-        words = "approved"
-        if self.voted.index(name) + 1 == needed:
-            words = f"approved: {needed} of {needed}, released"
+        words = []
+        if name in self.voted:
+            is_last = self.voted.index(name) + 1 == needed
+            words.append(f"approved: {needed} of {needed}, released" if is_last else "approved")
         if name in self.report.caught:
-            words += ", sent a FALSE piece: caught, named"
-        return words
+            words.append("sent a FALSE piece: caught, named")
+        return ", ".join(words)
 
     async def _finish(self, events: trio.MemoryReceiveChannel[dict[str, Any]]) -> None:
         await self._next(events, "recovered")
@@ -392,7 +394,8 @@ class Demo:
         with trio.move_on_after(COMMAND_S):
             async for event in events:
                 self._note(event)
-        for name in self.voted:
+        silent = [name for name in self.report.caught if name not in self.voted]
+        for name in [*self.voted, *silent]:
             if name not in self._told:
                 self.tell(f"    {name:<6} {self._what_became_of(name)}")
         self.report.secret_match = self.output.read_bytes() == self.secret
