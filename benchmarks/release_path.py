@@ -53,6 +53,7 @@ class Cast:
     def __init__(self, stage: Stage, addresses: list[str], folder: Path) -> None:
         self.stage = stage
         self.codec = stage.codec
+        self._threshold = stage.roster.threshold
         self._addresses = addresses
         self._folder = folder
         self.sitters: list[Sitter] = []
@@ -89,7 +90,7 @@ class Cast:
             await line.request("claim", raw=member.claim.raw, code=member.code)
             await line.request("follow", claim=member.claim.id)
         await self.sitters[0].ask("open", code=member.code)
-        for sitter in self.sitters[: THRESHOLD - 1]:
+        for sitter in self.sitters[: self._threshold - 1]:
             await self._approve(sitter, member)
         await self._all_have_heard(member)
         return await self._last_approval(member)
@@ -115,14 +116,13 @@ class Cast:
                 await trio.sleep(0.02)  # the claim is on its way to this guardian
 
     async def _all_have_heard(self, member: Member) -> None:
+        wanted = self._threshold - 1
         for sitter in self.sitters:
-            await _asked(
-                sitter, lambda case: case["approvals"] == THRESHOLD - 1, "show", case=member.code
-            )
+            await _asked(sitter, lambda case: case["approvals"] == wanted, "show", case=member.code)
 
     async def _last_approval(self, member: Member) -> float:
         recovery = recovering.Recovery(self.codec, self.stage.roster, member.claim, member.device)
-        last = self.sitters[THRESHOLD - 1]
+        last = self.sitters[self._threshold - 1]
         found: list[float] = []
         async with trio.open_nursery() as nursery:
             nursery.cancel_scope.deadline = trio.current_time() + WAIT_S
@@ -148,7 +148,12 @@ async def _asked(
     sitter: Sitter, holds: Callable[[Any], bool], verb: str = "status", **args: Any
 ) -> None:
     with trio.fail_after(WAIT_S):
-        while not holds(await sitter.ask(verb, **args)):
+        while True:
+            try:
+                if holds(await sitter.ask(verb, **args)):
+                    return
+            except RuntimeError:
+                pass  # the claim is on its way to this guardian
             await trio.sleep(0.02)
 
 
@@ -158,7 +163,8 @@ async def _asked(
 class Bare:
     """The operations without anything around them."""
 
-    def __init__(self, folder: Path, echo: ssl.SSLSocket) -> None:
+    def __init__(self, folder: Path, echo: ssl.SSLSocket, seats: int, threshold: int) -> None:
+        self._seats, self._threshold = seats, threshold
         self._echo = echo
         self._db = apsw.Connection(str(folder / "bare.db"))
         for pragma in ("locking_mode=exclusive", "journal_mode=wal", "synchronous=full"):
@@ -178,7 +184,7 @@ class Bare:
         begun = time.perf_counter()
         sodium.crypto_sign(bytes(VOTE_BYTES), self._pair)
         self._guardian()
-        for _ in range(THRESHOLD - 1):
+        for _ in range(self._threshold - 1):
             self._echo.sendall(bytes(VOTE_BYTES))
             sodium.crypto_sign_open(self._vote, self._public)
             self._guardian()
@@ -201,11 +207,11 @@ class Bare:
         """Check the deal and the version, then each release, and combine."""
         sodium.crypto_sign_open(self._vote, self._public)
         sodium.crypto_sign_open(self._vote, self._public)
-        for _ in range(SEATS + THRESHOLD):
+        for _ in range(self._seats + self._threshold):
             sodium.crypto_scalarmult_ed25519_noclamp(self._scalar, self._point)
-        for _ in range(SEATS + THRESHOLD - 2):
+        for _ in range(self._seats + self._threshold - 2):
             sodium.crypto_core_ed25519_add(self._point, self._point)
-        for _ in range(THRESHOLD):
+        for _ in range(self._threshold):
             sodium.crypto_sign_open(self._release, self._public)
             sodium.crypto_box_seal_open(self._sealed, self._box, self._scalar)
             sodium.crypto_scalarmult_ed25519_base_noclamp(self._scalar)
@@ -248,10 +254,11 @@ def _serve(server: socket.socket, context: ssl.SSLContext) -> None:
 def measure(size: Size, rounds: int = 9) -> Figure:
     """Measure both, turn about."""
     rounds = size.pick(1, rounds, 3 * rounds)
-    ports = _free_ports(SEATS)
-    stage = staging.found(SEATS, THRESHOLD, waiting=0, addresses=ports)
+    seats, threshold = size.pick(3, SEATS, SEATS), size.pick(2, THRESHOLD, THRESHOLD)
+    ports = _free_ports(seats)
+    stage = staging.found(seats, threshold, waiting=0, addresses=ports)
     with tempfile.TemporaryDirectory() as folder, _echoing(stage) as echo:
-        bare = Bare(Path(folder), echo)
+        bare = Bare(Path(folder), echo, seats, threshold)
 
         async def both() -> list[tuple[float, float]]:
             cast = Cast(stage, ports, Path(folder))

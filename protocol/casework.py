@@ -40,6 +40,7 @@ from protocol.statements import CARRIED, NOTHING, Codec, place_of
 ALIVE: Final = b"alive"  # when this node was last known to run
 CARRIED_KEY: Final = b"carried/"  # members' statements that count here, and whose log has them
 LATER: Final = "consider"  # the timer of cases that many entries came for
+LATER_BY: Final = 100  # ms, in which the same cases come up in the logs of other neighbours
 MANY: Final = 32  # entries at once: more than any day's work brings, fewer than catching up
 DOWNTIME_DOUBTED: Final = 2 * PING_EVERY  # a shorter gap is no downtime
 
@@ -152,7 +153,7 @@ class Casework:
             self._consider_each(at, deferred, out)
             return
         if not self._later:
-            out.append(SetTimer(LATER, at.now))
+            out.append(SetTimer(LATER, at.now + LATER_BY))
         self._later.update(deferred)
 
     def catch_up(self, at: Moment, out: list[Effect]) -> None:

@@ -103,6 +103,8 @@ class Table(enum.Enum):
     VERSION = "version"
     LABEL = "label"
 
+    __hash__ = object.__hash__  # Enum's own is written in Python, and every row is looked up
+
 
 @dataclass(frozen=True, slots=True)
 class PutEntry:

@@ -22,7 +22,7 @@ from protocol.contract import (
 
 # Rows that are read again and again: each vote looks at its deal, each deposit at its vault.
 HELD: Final = (Table.DEAL, Table.VAULT)
-ROWS_HELD: Final = 512  # of them, 2 KB each: those of the cases of a busy minute
+ROWS_HELD: Final = 2048  # of them, 2 KB each: those of all cases open in a large federation
 
 
 class Pending:

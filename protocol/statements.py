@@ -342,9 +342,10 @@ def _payload(raw: bytes) -> bytes:
 
 def _unframe(framed: bytes) -> bytes:
     """The content of a byte string that fills `framed`, its length in the shortest form."""
-    for head in (1, 2, 3):
-        if len(framed) >= head and framed[:head] == _bytes_head(len(framed) - head):
-            return framed[head:]
+    size = len(framed)
+    head = 3 if size > 257 else 2 if size > 25 else 1
+    if size >= head and framed[:head] == _bytes_head(size - head):
+        return framed[head:]
     raise Malformed("a statement's payload is not one byte string")
 
 
